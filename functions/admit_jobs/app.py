@@ -1,0 +1,40 @@
+"""admit_jobs: kicked after every change, and by the minute tick, it fills free slots."""
+
+from typing import Any
+
+from aws_lambda_powertools import Logger, Metrics
+from aws_lambda_powertools.metrics import MetricUnit
+from aws_lambda_powertools.utilities.typing import LambdaContext
+from ml_service.bootstrap import make_admit_jobs, make_clock
+
+logger = Logger()
+metrics = Metrics()
+
+
+@logger.inject_lambda_context
+@metrics.log_metrics
+def handler(event: dict[str, Any], context: LambdaContext) -> None:
+    """Admit jobs of the fleet that the event is about, or of all fleets on a tick."""
+    service = make_admit_jobs()
+    now = make_clock().now()
+    group_name = event.get("detail", {}).get("AutoScalingGroupName")
+    if group_name is not None:
+        # An instance has come or gone: the registry must know before anything is placed.
+        names = [n for n, fleet in service.fleets.items() if fleet.group_name == group_name]
+        for name in names:
+            service.registry.refresh(name, service.fleets[name], now=now)
+    else:
+        names = [event["fleet"]] if "fleet" in event else list(service.fleets)
+    for name in names:
+        report = service.admit(name, now=now)
+        logger.info(
+            "fleet admitted",
+            extra={
+                "fleet": name,
+                "free_slots": report.free_slots,
+                "job_ids": report.job_ids,
+                **{status.lower(): count for status, count in report.counts.items()},
+            },
+        )
+        for status, count in report.counts.items():
+            metrics.add_metric(f"Jobs{status.title()}", MetricUnit.Count, count)

@@ -1,0 +1,27 @@
+"""choose_instance: first step of a run, and again whenever a job has lost its instance."""
+
+from typing import Any
+
+from aws_lambda_powertools import Logger
+from aws_lambda_powertools.utilities.typing import LambdaContext
+from ml_service.bootstrap import make_choose_instance, make_clock
+from ml_service.services.choose_instance import WAIT_SECONDS
+
+logger = Logger()
+
+
+@logger.inject_lambda_context
+def handler(event: dict[str, Any], context: LambdaContext) -> dict[str, Any]:
+    """Make sure that the job has a slot."""
+    status, job = make_choose_instance().choose(event["job_id"], now=make_clock().now())
+    logger.info(
+        "instance chosen",
+        extra={
+            "job_id": job.job_id,
+            "fleet": job.fleet,
+            "status": status,
+            "instance_id": job.instance_id,
+            "attempt": job.attempt,
+        },
+    )
+    return {"status": status, "wait_seconds": WAIT_SECONDS}

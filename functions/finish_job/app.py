@@ -1,0 +1,44 @@
+"""finish_job: last step of every run, and the cleaner-up of runs that broke."""
+
+import json
+from typing import Any
+
+from aws_lambda_powertools import Logger, Metrics
+from aws_lambda_powertools.metrics import MetricUnit
+from aws_lambda_powertools.utilities.typing import LambdaContext
+from ml_service.bootstrap import make_clock, make_finish_job
+from ml_service.services.finish_job import StepError
+
+logger = Logger()
+metrics = Metrics()
+
+
+@logger.inject_lambda_context
+@metrics.log_metrics
+def handler(event: dict[str, Any], context: LambdaContext) -> dict[str, Any]:
+    """Close the job that a step of the state machine, or an execution's end, is about."""
+    job_id, error = _read_event(event)
+    job = make_finish_job().finish(job_id, error=error, now=make_clock().now())
+    logger.info(
+        "job finished",
+        extra={
+            "job_id": job_id,
+            "fleet": job.fleet,
+            "workflow": job.workflow,
+            "state": job.state,
+            "code": job.failure.code if job.failure else None,
+        },
+    )
+    metrics.add_metric(f"Jobs{job.state.title()}", MetricUnit.Count, 1)
+    return {"status": job.state}
+
+
+def _read_event(event: dict[str, Any]) -> tuple[str, StepError | None]:
+    detail = event.get("detail")
+    if detail is not None:
+        # EventBridge: the execution ended without this step, which runs no Catch.
+        return json.loads(detail["input"])["job_id"], StepError(detail["status"])
+    error = event.get("error")
+    if error is not None:
+        return event["job_id"], StepError(error["Error"], error.get("Cause", ""))
+    return event["job_id"], None

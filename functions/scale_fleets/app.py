@@ -1,0 +1,47 @@
+"""scale_fleets: every minute it observes each fleet, decides, acts, and says why."""
+
+from datetime import datetime
+from typing import Any
+
+from aws_lambda_powertools import Logger
+from aws_lambda_powertools.metrics import EphemeralMetrics, MetricUnit
+from aws_lambda_powertools.utilities.typing import LambdaContext
+from ml_service.bootstrap import make_clock, make_scale_fleets
+from ml_service.domain.scaling import ScalingAction
+from ml_service.services.scale_fleets import FleetTick
+
+logger = Logger()
+
+
+@logger.inject_lambda_context
+def handler(event: dict[str, Any], context: LambdaContext) -> None:
+    """Run the tick that the event's own time names; a repeat of it does nothing."""
+    tick = datetime.fromisoformat(event["time"])
+    ticks = make_scale_fleets().scale(tick=tick, now=make_clock().now())
+    for fleet_tick in ticks:
+        _report(fleet_tick)
+    failed = [fleet_tick for fleet_tick in ticks if fleet_tick.outcome == "FAILED"]
+    if failed:
+        # Lambda calls again; the fleets that had their tick will see that it is a repeat.
+        raise ExceptionGroup("fleets failed", [t.error for t in failed if t.error])
+
+
+def _report(fleet_tick: FleetTick) -> None:
+    keys: dict[str, Any] = {"fleet": fleet_tick.fleet, "outcome": fleet_tick.outcome}
+    decision = fleet_tick.decision
+    if decision is not None:
+        keys["decision"] = decision.model_dump(mode="json", exclude={"state_if_refused"})
+        known = [r for r in decision.observation.readings if r is not None]
+        metrics = EphemeralMetrics()
+        metrics.add_dimension("fleet", fleet_tick.fleet)
+        metrics.add_metric("DesiredCapacity", MetricUnit.Count, decision.desired)
+        metrics.add_metric("RunningInstances", MetricUnit.Count, len(known))
+        metrics.add_metric(
+            "UnknownInstances", MetricUnit.Count, len(decision.observation.readings) - len(known)
+        )
+        if known:
+            metrics.add_metric("LongestQueue", MetricUnit.Count, max(known))
+        if decision.action is not ScalingAction.NONE:
+            metrics.add_metric(f"{decision.action}_{fleet_tick.outcome}", MetricUnit.Count, 1)
+        metrics.flush_metrics()
+    logger.info("fleet scaled", extra=keys, exc_info=fleet_tick.error)

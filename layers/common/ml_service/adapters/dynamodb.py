@@ -1,0 +1,225 @@
+"""The job table and the fleet table in DynamoDB."""
+
+import json
+from collections.abc import Mapping, Sequence
+from datetime import UTC, datetime, timedelta
+from decimal import Decimal
+from typing import TYPE_CHECKING, Any
+
+from boto3.dynamodb.conditions import Attr, Key
+from botocore.exceptions import ClientError
+
+from ml_service.domain.errors import JobChangedError, JobNotFoundError
+from ml_service.domain.fleets import GroupMember, Instance
+from ml_service.domain.jobs import Job
+from ml_service.domain.scaling import ScalerState, ScalingDecision
+
+if TYPE_CHECKING:
+    from types_boto3_dynamodb.service_resource import Table
+
+_DECISION_LIFETIME = timedelta(days=30)
+
+
+class DynamoDBJobStore:
+    """Job records, one item each, written only over the version that was read."""
+
+    def __init__(self, table: "Table") -> None:
+        self._table = table
+
+    def add(self, job: Job) -> bool:
+        """Store a new record; False if its job id is taken."""
+        return _succeeds(
+            lambda: self._table.put_item(
+                Item=_to_item(job.model_dump(mode="json")),
+                ConditionExpression=Attr("job_id").not_exists(),
+            )
+        )
+
+    def get(self, job_id: str) -> Job:
+        """The present record; raises JobNotFoundError."""
+        item = (
+            self._table.get_item(Key={"job_id": job_id}, ConsistentRead=True).get("Item")
+            if job_id
+            else None
+        )
+        if item is None:
+            raise JobNotFoundError(f"There is no job {job_id!r}.")
+        return Job.model_validate(item)
+
+    def save(self, job: Job) -> None:
+        """Replace the version before this one; raises JobChangedError."""
+        saved = _succeeds(
+            lambda: self._table.put_item(
+                Item=_to_item(job.model_dump(mode="json")),
+                ConditionExpression=Attr("version").eq(job.version - 1),
+            )
+        )
+        if not saved:
+            raise JobChangedError(f"Job {job.job_id} is not at version {job.version - 1} any more.")
+
+
+class DynamoDBFleetStore:
+    """Instances, the scaler's memory and its decisions, all of a fleet under one key."""
+
+    def __init__(self, table: "Table") -> None:
+        self._table = table
+
+    def list_instances(self, fleet: str) -> Sequence[Instance]:
+        """Every known instance of a fleet."""
+        instances = []
+        request: dict[str, Any] = {
+            "KeyConditionExpression": Key("pk").eq(fleet) & Key("sk").begins_with("INSTANCE#"),
+            "ConsistentRead": True,
+        }
+        while True:
+            page = self._table.query(**request)
+            instances += [_to_instance(item) for item in page["Items"]]
+            if "LastEvaluatedKey" not in page:
+                return instances
+            request["ExclusiveStartKey"] = page["LastEvaluatedKey"]
+
+    def put_instance(
+        self, fleet: str, member: GroupMember, *, reading: int | None, at: datetime
+    ) -> None:
+        """Store what was seen of an instance; a new one takes jobs."""
+        self._table.update_item(
+            Key=_instance_key(fleet, member.key),
+            UpdateExpression=(
+                "SET instance_id = :instance_id, address = :address, in_service = :in_service, "
+                "reading = :reading, read_at = :read_at, "
+                "takes_jobs = if_not_exists(takes_jobs, :true)"
+            ),
+            ExpressionAttributeValues={
+                ":instance_id": member.instance_id,
+                ":address": member.address,
+                ":in_service": member.in_service,
+                ":reading": reading,
+                ":read_at": _to_epoch(at),
+                ":true": True,
+            },
+        )
+
+    def remove_instance(self, fleet: str, key: str) -> None:
+        """Forget an instance."""
+        self._table.delete_item(Key=_instance_key(fleet, key))
+
+    def take_slot(self, fleet: str, key: str, job_id: str, *, slots: int, at: datetime) -> bool:
+        """Give a job a slot; True also if it has one there already."""
+        # size() of an absent attribute fails, and DynamoDB removes a set that was emptied.
+        has_room = Attr("jobs").not_exists() | Attr("jobs").size().lt(slots)
+        return _succeeds(
+            lambda: self._table.update_item(
+                Key=_instance_key(fleet, key),
+                UpdateExpression="ADD jobs :job SET placed_at = :at",
+                ConditionExpression=Attr("pk").exists()
+                & Attr("takes_jobs").eq(True)
+                & (has_room | Attr("jobs").contains(job_id)),
+                ExpressionAttributeValues={":job": {job_id}, ":at": _to_epoch(at)},
+            )
+        )
+
+    def release_slot(self, fleet: str, key: str, job_id: str) -> None:
+        """Take a job's slot back, if the instance is still known."""
+        _succeeds(
+            lambda: self._table.update_item(
+                Key=_instance_key(fleet, key),
+                UpdateExpression="DELETE jobs :job",
+                ConditionExpression=Attr("pk").exists(),
+                ExpressionAttributeValues={":job": {job_id}},
+            )
+        )
+
+    def record_reading(self, fleet: str, key: str, reading: int | None, at: datetime) -> None:
+        """Store a reading, if the instance is still known."""
+        _succeeds(
+            lambda: self._table.update_item(
+                Key=_instance_key(fleet, key),
+                UpdateExpression="SET reading = :reading, read_at = :at",
+                ConditionExpression=Attr("pk").exists(),
+                ExpressionAttributeValues={":reading": reading, ":at": _to_epoch(at)},
+            )
+        )
+
+    def load_scaler(self, fleet: str) -> ScalerState:
+        """What the scaler remembers of a fleet."""
+        key = {"pk": fleet, "sk": "SCALER"}
+        item = self._table.get_item(Key=key, ConsistentRead=True).get("Item")
+        return ScalerState() if item is None else ScalerState.model_validate(item["state"])
+
+    def save_scaler(self, fleet: str, state: ScalerState, *, last_tick: datetime | None) -> bool:
+        """Store the scaler's memory; False if another tick was stored last."""
+        condition = (
+            Attr("pk").not_exists()
+            if last_tick is None
+            else Attr("state.last_tick").eq(_format_tick(last_tick))
+        )
+        dumped = state.model_dump(mode="json")
+        if state.last_tick is not None:
+            dumped["last_tick"] = _format_tick(state.last_tick)
+        return _succeeds(
+            lambda: self._table.put_item(
+                Item={"pk": fleet, "sk": "SCALER", "state": _to_item(dumped)},
+                ConditionExpression=condition,
+            )
+        )
+
+    def add_decision(self, fleet: str, decision: ScalingDecision, *, outcome: str) -> None:
+        """Keep a decision for 30 days."""
+        tick = decision.observation.tick
+        self._table.put_item(
+            Item={
+                "pk": fleet,
+                "sk": f"DECISION#{_format_tick(tick)}",
+                "expires_at": int((tick + _DECISION_LIFETIME).timestamp()),
+                "outcome": outcome,
+                **_to_item(decision.model_dump(mode="json", exclude={"state_if_refused"})),
+            }
+        )
+
+
+def _instance_key(fleet: str, key: str) -> dict[str, str]:
+    return {"pk": fleet, "sk": f"INSTANCE#{key}"}
+
+
+def _to_instance(item: Mapping[str, Any]) -> Instance:
+    placed_at = item.get("placed_at")
+    return Instance(
+        key=item["sk"].removeprefix("INSTANCE#"),
+        instance_id=item["instance_id"],
+        address=item["address"],
+        in_service=item["in_service"],
+        takes_jobs=item["takes_jobs"],
+        reading=None if item["reading"] is None else int(item["reading"]),
+        read_at=_from_epoch(item["read_at"]),
+        jobs=frozenset(item.get("jobs", ())),
+        placed_at=None if placed_at is None else _from_epoch(placed_at),
+    )
+
+
+def _to_item(value: Mapping[str, Any]) -> dict[str, Any]:
+    """JSON's values in DynamoDB's types: it takes Decimal, not float."""
+    item: dict[str, Any] = json.loads(json.dumps(value), parse_float=Decimal)
+    return item
+
+
+def _to_epoch(at: datetime) -> Decimal:
+    return Decimal(str(round(at.timestamp(), 3)))
+
+
+def _from_epoch(seconds: Decimal) -> datetime:
+    return datetime.fromtimestamp(float(seconds), tz=UTC)
+
+
+def _format_tick(tick: datetime) -> str:
+    return tick.astimezone(UTC).isoformat()
+
+
+def _succeeds(write: Any) -> bool:
+    """Whether a conditional write found its condition true; other errors are raised."""
+    try:
+        write()
+    except ClientError as error:
+        if error.response["Error"]["Code"] == "ConditionalCheckFailedException":
+            return False
+        raise
+    return True

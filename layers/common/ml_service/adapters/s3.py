@@ -1,0 +1,85 @@
+"""Inputs and results in S3."""
+
+from collections.abc import Iterator
+from contextlib import closing, contextmanager
+from typing import TYPE_CHECKING, BinaryIO, cast
+
+from boto3.s3.transfer import TransferConfig
+from botocore.exceptions import ClientError
+
+from ml_service.domain.errors import (
+    InputForbiddenError,
+    InputNotFoundError,
+    InputTooLargeError,
+    OutputTooLargeError,
+    UnsupportedMediaError,
+)
+from ml_service.ports import MediaStream
+
+if TYPE_CHECKING:
+    from types_boto3_s3 import S3Client
+
+MAX_INPUT_BYTES = 500 * 1024 * 1024
+MAX_OUTPUT_BYTES = 2 * 1024 * 1024 * 1024
+# Parts of 8 MiB, two at a time: a file of 2 GiB goes through 32 MiB of memory.
+_TRANSFER = TransferConfig(
+    multipart_threshold=8 * 1024 * 1024, multipart_chunksize=8 * 1024 * 1024, max_concurrency=2
+)
+
+
+class S3MediaStore:
+    """Reads inputs from their buckets and writes results into one."""
+
+    def __init__(self, client: "S3Client", *, result_bucket: str = "") -> None:
+        self._client = client
+        self._result_bucket = result_bucket
+
+    @contextmanager
+    def open_input(self, bucket: str, key: str) -> Iterator[MediaStream]:
+        """Stream an input object of 1 byte to 500 MiB."""
+        try:
+            answer = self._client.get_object(Bucket=bucket, Key=key)
+        except ClientError as error:
+            # Without s3:ListBucket an absent object would be forbidden, too; it is granted.
+            code = error.response["Error"]["Code"]
+            if code in ("NoSuchKey", "NoSuchBucket", "404"):
+                raise InputNotFoundError(f"The input {key} does not exist.") from None
+            if code in ("AccessDenied", "403", "InvalidObjectState", "KMS.DisabledException"):
+                raise InputForbiddenError(f"The input {key} may not be read.") from None
+            raise
+        size = answer["ContentLength"]
+        with closing(answer["Body"]) as body:
+            if size > MAX_INPUT_BYTES:
+                raise InputTooLargeError(f"The input {key} is larger than {MAX_INPUT_BYTES} bytes.")
+            if size == 0:
+                raise UnsupportedMediaError(f"The input {key} is empty.")
+            yield MediaStream(cast(BinaryIO, body), size)
+
+    def put_result(self, key: str, content: BinaryIO, *, content_type: str) -> None:
+        """Store a result of up to 2 GiB, in parts if it is large; nothing is left of a failure."""
+        self._client.upload_fileobj(
+            cast(BinaryIO, _Limited(content, key)),
+            self._result_bucket,
+            key,
+            ExtraArgs={"ContentType": content_type, "ACL": "bucket-owner-full-control"},
+            Config=_TRANSFER,
+        )
+
+
+class _Limited:
+    """A stream that refuses to be longer than a result may be."""
+
+    def __init__(self, content: BinaryIO, key: str) -> None:
+        self._content = content
+        self._key = key
+        self._left = MAX_OUTPUT_BYTES
+
+    def read(self, size: int = -1) -> bytes:
+        """Read on; raises OutputTooLargeError past the limit."""
+        data = self._content.read(size)
+        self._left -= len(data)
+        if self._left < 0:
+            raise OutputTooLargeError(
+                f"The output {self._key} is larger than {MAX_OUTPUT_BYTES} bytes."
+            )
+        return data

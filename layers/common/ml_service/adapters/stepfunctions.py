@@ -1,0 +1,26 @@
+"""Executions of the state machine."""
+
+import json
+from typing import TYPE_CHECKING
+
+if TYPE_CHECKING:
+    from types_boto3_stepfunctions import SFNClient
+
+
+class StepFunctionsJobRunner:
+    """Starts runs under a name of their own, so that a repeat finds the first one."""
+
+    def __init__(self, client: "SFNClient", state_machine_arn: str) -> None:
+        self._client = client
+        self._state_machine_arn = state_machine_arn
+
+    def start(self, job_id: str, run: int) -> None:
+        """Start a run of a job, unless it was started before."""
+        try:
+            self._client.start_execution(
+                stateMachineArn=self._state_machine_arn,
+                name=f"{job_id}-{run}",
+                input=json.dumps({"job_id": job_id, "run": run}),
+            )
+        except self._client.exceptions.ExecutionAlreadyExists:
+            return  # it has ended already; while it runs, the same call is simply accepted

@@ -1,0 +1,192 @@
+"""The composition root: a function's settings and adapters, made into its service, once."""
+
+from functools import cache
+from pathlib import Path
+
+from ml_service.adapters.autoscaling import AutoScalingInstancePool
+from ml_service.adapters.aws_clients import AwsClients
+from ml_service.adapters.clock import SystemClock
+from ml_service.adapters.comfyui import HttpComfyUIConnector
+from ml_service.adapters.dynamodb import DynamoDBFleetStore, DynamoDBJobStore
+from ml_service.adapters.lambda_functions import LambdaAdmission, LambdaInstanceProbe
+from ml_service.adapters.s3 import S3MediaStore
+from ml_service.adapters.sns import SnsReplyTopic
+from ml_service.adapters.sqs import SqsJobQueue, SqsRefusedMessages
+from ml_service.adapters.stepfunctions import StepFunctionsJobRunner
+from ml_service.adapters.workflow_files import load_catalog
+from ml_service.domain.workflows import WorkflowCatalog
+from ml_service.services.admit_jobs import AdmitJobs
+from ml_service.services.await_prompt import AwaitPrompt
+from ml_service.services.choose_instance import ChooseInstance
+from ml_service.services.collect_outputs import CollectOutputs
+from ml_service.services.dispatch_jobs import DispatchJobs
+from ml_service.services.finish_job import FinishJob
+from ml_service.services.observe_instances import ObserveInstances
+from ml_service.services.refresh_registry import RefreshRegistry
+from ml_service.services.scale_fleets import ScaleFleets
+from ml_service.services.submit_prompt import SubmitPrompt
+from ml_service.settings import (
+    AdmitJobsSettings,
+    AwaitPromptSettings,
+    ChooseInstanceSettings,
+    CollectOutputsSettings,
+    DispatchJobsSettings,
+    FinishJobSettings,
+    ScaleFleetsSettings,
+    Settings,
+    SubmitPromptSettings,
+    load_settings,
+)
+
+_aws = AwsClients()
+
+
+@cache
+def make_clock() -> SystemClock:
+    """The clock of every function."""
+    settings = load_settings(Settings)
+    return SystemClock(rate=settings.clock_rate, origin=settings.clock_origin)
+
+
+@cache
+def make_dispatch_jobs() -> DispatchJobs:
+    """The service of dispatch_jobs."""
+    settings = load_settings(DispatchJobsSettings)
+    return DispatchJobs(
+        catalog=_load_catalog(settings.workflows_dir),
+        jobs=_make_job_store(settings.job_table_name),
+        task_queues={
+            name: SqsJobQueue(_aws.sqs, fleet.task_queue_url)
+            for name, fleet in settings.fleets.items()
+        },
+        refused_messages=SqsRefusedMessages(_aws.sqs, settings.input_dead_letter_queue_url),
+        topic=SnsReplyTopic(_aws.sns, settings.reply_topic_arn),
+        admission=_make_admission(settings.admit_jobs_function_name),
+        input_buckets=settings.input_buckets,
+    )
+
+
+@cache
+def make_admit_jobs() -> AdmitJobs:
+    """The service of admit_jobs."""
+    settings = load_settings(AdmitJobsSettings)
+    store = _make_fleet_store(settings.fleet_table_name)
+    return AdmitJobs(
+        fleets=settings.fleets,
+        task_queues={
+            name: SqsJobQueue(_aws.sqs, fleet.task_queue_url)
+            for name, fleet in settings.fleets.items()
+        },
+        jobs=_make_job_store(settings.job_table_name),
+        store=store,
+        registry=_make_registry(store, settings.observe_instances_function_name),
+        runner=StepFunctionsJobRunner(_aws.stepfunctions, settings.state_machine_arn),
+    )
+
+
+@cache
+def make_observe_instances() -> ObserveInstances:
+    """The service of observe_instances."""
+    return ObserveInstances(HttpComfyUIConnector())
+
+
+@cache
+def make_choose_instance() -> ChooseInstance:
+    """The service of choose_instance."""
+    settings = load_settings(ChooseInstanceSettings)
+    return ChooseInstance(
+        fleets=settings.fleets,
+        jobs=_make_job_store(settings.job_table_name),
+        store=_make_fleet_store(settings.fleet_table_name),
+    )
+
+
+@cache
+def make_submit_prompt() -> SubmitPrompt:
+    """The service of submit_prompt."""
+    settings = load_settings(SubmitPromptSettings)
+    return SubmitPrompt(
+        stage=settings.stage,
+        catalog=_load_catalog(settings.workflows_dir),
+        jobs=_make_job_store(settings.job_table_name),
+        store=_make_fleet_store(settings.fleet_table_name),
+        media=S3MediaStore(_aws.s3),
+        connector=HttpComfyUIConnector(),
+        clock=make_clock(),
+    )
+
+
+@cache
+def make_await_prompt() -> AwaitPrompt:
+    """The service of await_prompt."""
+    settings = load_settings(AwaitPromptSettings)
+    return AwaitPrompt(
+        jobs=_make_job_store(settings.job_table_name),
+        store=_make_fleet_store(settings.fleet_table_name),
+        connector=HttpComfyUIConnector(),
+        clock=make_clock(),
+    )
+
+
+@cache
+def make_collect_outputs() -> CollectOutputs:
+    """The service of collect_outputs."""
+    settings = load_settings(CollectOutputsSettings)
+    return CollectOutputs(
+        jobs=_make_job_store(settings.job_table_name),
+        media=S3MediaStore(_aws.s3, result_bucket=settings.result_bucket_name),
+        connector=HttpComfyUIConnector(),
+    )
+
+
+@cache
+def make_finish_job() -> FinishJob:
+    """The service of finish_job."""
+    settings = load_settings(FinishJobSettings)
+    return FinishJob(
+        catalog=_load_catalog(settings.workflows_dir),
+        jobs=_make_job_store(settings.job_table_name),
+        store=_make_fleet_store(settings.fleet_table_name),
+        topic=SnsReplyTopic(_aws.sns, settings.reply_topic_arn),
+        admission=_make_admission(settings.admit_jobs_function_name),
+        result_bucket=settings.result_bucket_name,
+    )
+
+
+@cache
+def make_scale_fleets() -> ScaleFleets:
+    """The service of scale_fleets."""
+    settings = load_settings(ScaleFleetsSettings)
+    store = _make_fleet_store(settings.fleet_table_name)
+    registry = _make_registry(store, settings.observe_instances_function_name)
+    return ScaleFleets(
+        fleets=settings.fleets,
+        store=store,
+        pool=registry.pool,
+        registry=registry,
+        scaling_enabled=settings.scaling_enabled,
+    )
+
+
+def _load_catalog(workflows_dir: str) -> WorkflowCatalog:
+    return load_catalog(Path(workflows_dir))
+
+
+def _make_job_store(table_name: str) -> DynamoDBJobStore:
+    return DynamoDBJobStore(_aws.dynamodb.Table(table_name))
+
+
+def _make_fleet_store(table_name: str) -> DynamoDBFleetStore:
+    return DynamoDBFleetStore(_aws.dynamodb.Table(table_name))
+
+
+def _make_admission(function_name: str) -> LambdaAdmission:
+    return LambdaAdmission(_aws.functions, function_name)
+
+
+def _make_registry(store: DynamoDBFleetStore, observe_function_name: str) -> RefreshRegistry:
+    return RefreshRegistry(
+        store=store,
+        pool=AutoScalingInstancePool(_aws.autoscaling, _aws.ec2),
+        probe=LambdaInstanceProbe(_aws.functions, observe_function_name),
+    )

@@ -1,0 +1,1 @@
+"""The rules of ml-service, pure: no clock, no environment, no input or output, no logging."""

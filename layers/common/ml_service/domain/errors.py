@@ -1,0 +1,150 @@
+"""Every error that ml-service raises on purpose.
+
+    MlServiceError
+    ├── RefusedMessageError          a message is wrong: its sender gets the reason
+    ├── WorkflowError                a manifest or a graph is wrong: its author gets the reason
+    ├── JobError                     a job has failed for good
+    │   ├── InputNotFoundError, InputForbiddenError, InputTooLargeError, UnsupportedMediaError
+    │   ├── PromptRefusedError, PromptFailedError
+    │   ├── OutputMissingError, OutputInvalidError, OutputTooLargeError
+    │   └── DeadlineExceededError, AttemptsExhaustedError, JobClosedError
+    ├── InstanceUnreachableError     an instance did not answer: the job goes elsewhere
+    ├── ScalingRefusedError          Auto Scaling did not accept a desired capacity
+    ├── JobNotFoundError             no record has this job id
+    └── JobChangedError              somebody else wrote the job record first: read it again
+
+A ``JobError``'s text is one sentence for a person and travels to the backend, so it names keys,
+nodes and limits, but never a prompt. Its class name travels through Step Functions as the error
+name, its ``code`` is stable and goes into the reply's log line, the job record and the metrics.
+"""
+
+from enum import StrEnum
+from typing import ClassVar
+
+
+class MlServiceError(Exception):
+    """When something fails in a way that ml-service knows."""
+
+
+class RefusalCode(StrEnum):
+    """Why a message on the input queue was refused; stable, for logs, metrics and the DLQ."""
+
+    INVALID_JSON = "INVALID_JSON"
+    INVALID_MESSAGE = "INVALID_MESSAGE"
+    UNKNOWN_SUBJECT = "UNKNOWN_SUBJECT"
+    UNSUPPORTED_MEDIA = "UNSUPPORTED_MEDIA"
+    FORBIDDEN_SOURCE = "FORBIDDEN_SOURCE"
+    CONFLICT = "CONFLICT"
+
+
+class RefusedMessageError(MlServiceError):
+    """When a message on the input queue can never become a job, however often it is tried."""
+
+    def __init__(self, code: RefusalCode, sentence: str) -> None:
+        super().__init__(sentence)
+        self.code = code
+        self.sentence = sentence
+
+
+class WorkflowError(MlServiceError):
+    """When a manifest or a graph cannot be used as it stands; the text names file and place."""
+
+
+class JobError(MlServiceError):
+    """When a job has failed for good: its text is the sentence that the backend gets."""
+
+    code: ClassVar[str]
+
+
+class InputNotFoundError(JobError):
+    """When an input object does not exist."""
+
+    code = "INPUT_NOT_FOUND"
+
+
+class InputForbiddenError(JobError):
+    """When an input object may not be read."""
+
+    code = "INPUT_FORBIDDEN"
+
+
+class InputTooLargeError(JobError):
+    """When an input object is larger than the limit."""
+
+    code = "INPUT_TOO_LARGE"
+
+
+class UnsupportedMediaError(JobError):
+    """When an input object is not media that can be processed."""
+
+    code = "UNSUPPORTED_MEDIA"
+
+
+class PromptRefusedError(JobError):
+    """When ComfyUI finds the rendered prompt invalid."""
+
+    code = "PROMPT_REFUSED"
+
+
+class PromptFailedError(JobError):
+    """When a node failed, or somebody interrupted the prompt."""
+
+    code = "PROMPT_FAILED"
+
+
+class OutputMissingError(JobError):
+    """When a prompt succeeded without an output file, or a listed file is gone."""
+
+    code = "OUTPUT_MISSING"
+
+
+class OutputInvalidError(JobError):
+    """When ComfyUI reports an output under a name that cannot be a file name."""
+
+    code = "OUTPUT_INVALID"
+
+
+class OutputTooLargeError(JobError):
+    """When an output file is larger than the limit."""
+
+    code = "OUTPUT_TOO_LARGE"
+
+
+class DeadlineExceededError(JobError):
+    """When a job has run longer than its workflow allows."""
+
+    code = "DEADLINE_EXCEEDED"
+
+
+class AttemptsExhaustedError(JobError):
+    """When a job was lost with its instance too often to try again."""
+
+    code = "ATTEMPTS_EXHAUSTED"
+
+
+class JobClosedError(JobError):
+    """When a step is asked to work on a job that has its final state already."""
+
+    code = "JOB_CLOSED"
+
+
+class InstanceUnreachableError(MlServiceError):
+    """When a ComfyUI instance refuses, drops or does not answer a request."""
+
+
+class ScalingRefusedError(MlServiceError):
+    """When Auto Scaling does not accept a desired capacity, for now or for good."""
+
+
+class JobNotFoundError(MlServiceError):
+    """When no record has the job id."""
+
+
+class JobChangedError(MlServiceError):
+    """When the job record was written by somebody else since it was read."""
+
+
+JOB_ERRORS: dict[str, type[JobError]] = {
+    error.__name__: error for error in JobError.__subclasses__()
+}
+"""The permanent failures by the name under which Step Functions reports them."""

@@ -1,0 +1,105 @@
+"""Fleets and their instances: who is ready, who has room, who is next."""
+
+from collections.abc import Iterable, Sequence
+from dataclasses import dataclass, replace
+from datetime import datetime, timedelta
+
+from pydantic import BaseModel, ConfigDict, Field
+
+REGISTRY_MAX_AGE = timedelta(seconds=90)
+"""Older than one minute tick and a half: admission then asks for itself."""
+
+
+class Fleet(BaseModel):
+    """One job type's task queue and Auto Scaling group, as the stage is configured."""
+
+    model_config = ConfigDict(frozen=True, extra="forbid")
+
+    task_queue_url: str
+    group_name: str
+    threshold: int = Field(gt=0)
+    """T: more prompts than this on one instance ask for one instance more."""
+    slots_per_instance: int = Field(gt=0)
+    """K: at most this many of our prompts, pending and running, on one instance."""
+
+
+@dataclass(frozen=True)
+class GroupMember:
+    """An instance as Auto Scaling and EC2 describe it."""
+
+    instance_id: str
+    launched_at: datetime
+    address: str
+    """Private IPv4 address; empty until EC2 has given one."""
+    in_service: bool
+    """InService in its group and running in EC2."""
+
+    @property
+    def key(self) -> str:
+        """Instance id plus start time: one that comes back from a warm pool is a new one."""
+        return f"{self.instance_id}#{self.launched_at:%Y%m%dT%H%M%SZ}"
+
+
+@dataclass(frozen=True)
+class Group:
+    """An Auto Scaling group as it is described, with the members that count as capacity."""
+
+    desired: int
+    minimum: int
+    maximum: int
+    members: Sequence[GroupMember]
+
+
+@dataclass(frozen=True)
+class Instance:
+    """An instance as the fleet table knows it."""
+
+    key: str
+    instance_id: str
+    address: str
+    in_service: bool
+    takes_jobs: bool
+    """False while it is being drained."""
+    reading: int | None
+    """ComfyUI's own count of pending and running prompts when last asked; None: no answer."""
+    read_at: datetime
+    jobs: frozenset[str] = frozenset()
+    """Ids of the jobs that have a slot here."""
+    placed_at: datetime | None = None
+    """When a job was last given a slot here."""
+
+    @property
+    def is_ready(self) -> bool:
+        """Whether a job may be placed here."""
+        return self.in_service and self.takes_jobs and self.reading is not None
+
+    def free_slots(self, slots: int) -> int:
+        """Slots left of K; the reading counts too, since other stages share the instance."""
+        return max(0, slots - max(len(self.jobs), self.reading or 0))
+
+    def with_job(self, job_id: str, at: datetime) -> "Instance":
+        """The instance once the job has a slot."""
+        return replace(self, jobs=self.jobs | {job_id}, placed_at=at)
+
+
+def rank_instances(instances: Iterable[Instance], *, slots: int) -> list[Instance]:
+    """Instances that have room, the best first: least loaded, then longest without a job."""
+    candidates = [i for i in instances if i.is_ready and i.free_slots(slots) > 0]
+    return sorted(
+        candidates,
+        key=lambda i: (
+            -i.free_slots(slots),
+            i.placed_at.timestamp() if i.placed_at else 0.0,
+            i.key,
+        ),
+    )
+
+
+def count_free_slots(instances: Iterable[Instance], *, slots: int) -> int:
+    """How many jobs the fleet could take now."""
+    return sum(i.free_slots(slots) for i in instances if i.is_ready)
+
+
+def is_registry_stale(instances: Sequence[Instance], now: datetime) -> bool:
+    """Whether the fleet table has no instance, or one not asked for too long."""
+    return not instances or min(i.read_at for i in instances) < now - REGISTRY_MAX_AGE

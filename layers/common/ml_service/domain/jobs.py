@@ -1,0 +1,225 @@
+"""A job's life: its record, and every step from one state to the next.
+
+QUEUED -> ADMITTED -> SUBMITTED -> SUCCEEDED
+             ^            |
+             +-- lost ----+        any of the three -> FAILED, CANCELLED or EXPIRED
+"""
+
+import hashlib
+import json
+from collections.abc import Mapping
+from datetime import datetime, timedelta
+from enum import StrEnum
+
+from pydantic import BaseModel, ConfigDict
+
+from ml_service.domain.errors import AttemptsExhaustedError, DeadlineExceededError, JobClosedError
+from ml_service.domain.inputs import JobInputs
+from ml_service.domain.results import OutputFile
+
+MAX_GUILTY_LOSSES = 2
+"""A job that was running each time its instance was lost may be what kills instances."""
+MAX_ATTEMPTS = 8
+"""Two guilty losses and six innocent ones: then the fleet, not the job, is at fault."""
+RECORD_LIFETIME = timedelta(days=90)
+"""As long as Step Functions remembers an execution's name."""
+
+
+class JobState(StrEnum):
+    """Where a job stands; the last four are final, and a job reaches exactly one of them."""
+
+    QUEUED = "QUEUED"
+    ADMITTED = "ADMITTED"
+    SUBMITTED = "SUBMITTED"
+    SUCCEEDED = "SUCCEEDED"
+    FAILED = "FAILED"
+    CANCELLED = "CANCELLED"
+    EXPIRED = "EXPIRED"
+
+    @property
+    def is_final(self) -> bool:
+        """Whether the job has had its one final answer."""
+        return self in _FINAL_STATES
+
+
+_FINAL_STATES = frozenset(
+    {JobState.SUCCEEDED, JobState.FAILED, JobState.CANCELLED, JobState.EXPIRED}
+)
+
+
+class Failure(BaseModel):
+    """Why a job has no result."""
+
+    model_config = ConfigDict(frozen=True)
+
+    code: str
+    """Stable, for metrics and searches."""
+    sentence: str
+    """For a person; the backend gets it."""
+
+
+class Job(BaseModel):
+    """The record of one message of the backend; each change is a new, higher version."""
+
+    model_config = ConfigDict(frozen=True)
+
+    job_id: str
+    version: int = 1
+    state: JobState
+    subject: str
+    partial_name: str
+    fingerprint: str
+    """Tells a repeat of the same message from another message under the same id."""
+    received_at: datetime
+    expires_at: int
+    """Epoch seconds after which DynamoDB may delete the record."""
+
+    workflow: str = ""
+    """Empty if the message was refused before it was classified."""
+    fleet: str = ""
+    inputs: JobInputs | None = None
+    seed: int = 0
+    run_seconds: int = 0
+    expected_seconds: float = 0
+
+    run: int = 0
+    """Executions so far: 1, and one more per redrive."""
+    attempt: int = 0
+    """Placements so far; each has a prompt id of its own."""
+    guilty_losses: int = 0
+    seen_running: bool = False
+    """Whether the present attempt's prompt has been seen running."""
+    instance: str = ""
+    """Key of the instance on which the job has a slot."""
+    instance_id: str = ""
+    address: str = ""
+    """The instance's private IPv4 address."""
+    admitted_at: datetime | None = None
+    submitted_at: datetime | None = None
+    run_deadline: datetime | None = None
+    prompt_id: str = ""
+    outputs: tuple[OutputFile, ...] = ()
+    """The files that the prompt saved on its instance."""
+    result_keys: tuple[str, ...] = ()
+    """The same files in the result bucket."""
+
+    closed_at: datetime | None = None
+    failure: Failure | None = None
+    reply: str = ""
+    """The one final answer, written together with the final state and published afterwards."""
+    published_at: datetime | None = None
+
+    def admit(self, *, instance: str, instance_id: str, address: str, at: datetime) -> "Job":
+        """The job has a slot and gets its first execution."""
+        self._require(JobState.QUEUED)
+        return self._next(
+            state=JobState.ADMITTED,
+            run=self.run + 1,
+            attempt=self.attempt + 1,
+            instance=instance,
+            instance_id=instance_id,
+            address=address,
+            admitted_at=at,
+            run_deadline=at + timedelta(seconds=self.run_seconds),
+        )
+
+    def lose(self) -> "Job":
+        """The submitted prompt is gone with its instance's memory; the job needs a new slot.
+
+        Only a prompt that was running spends guilt. Raises AttemptsExhaustedError.
+        """
+        self._require(JobState.SUBMITTED)
+        guilty_losses = self.guilty_losses + (1 if self.seen_running else 0)
+        if guilty_losses >= MAX_GUILTY_LOSSES:
+            raise AttemptsExhaustedError(
+                f"The job was running on {guilty_losses} instances when they were lost."
+            )
+        return self._next(state=JobState.ADMITTED, guilty_losses=guilty_losses, **_NO_PLACE)
+
+    def leave_instance(self) -> "Job":
+        """The job gives up its slot before anything was submitted there."""
+        self._require(JobState.ADMITTED)
+        return self._next(**_NO_PLACE)
+
+    def place(self, *, instance: str, instance_id: str, address: str) -> "Job":
+        """The job has a slot on another instance. Raises AttemptsExhaustedError."""
+        self._require(JobState.ADMITTED)
+        if self.attempt >= MAX_ATTEMPTS:
+            raise AttemptsExhaustedError(f"The job lost its instance {self.attempt} times.")
+        return self._next(
+            attempt=self.attempt + 1, instance=instance, instance_id=instance_id, address=address
+        )
+
+    def submit(self, *, prompt_id: str, at: datetime) -> "Job":
+        """The prompt is about to be posted: from here on it may exist."""
+        self._require(JobState.ADMITTED)
+        return self._next(
+            state=JobState.SUBMITTED, prompt_id=prompt_id, submitted_at=at, seen_running=False
+        )
+
+    def see_running(self) -> "Job":
+        """The prompt was seen running."""
+        self._require(JobState.SUBMITTED)
+        return self._next(seen_running=True)
+
+    def list_outputs(self, outputs: tuple[OutputFile, ...]) -> "Job":
+        """The prompt has succeeded and its files are known."""
+        self._require(JobState.SUBMITTED)
+        return self._next(outputs=outputs)
+
+    def collect(self, result_keys: tuple[str, ...]) -> "Job":
+        """The files are in the result bucket."""
+        self._require(JobState.SUBMITTED)
+        return self._next(result_keys=result_keys)
+
+    def close(
+        self, state: JobState, *, reply: str, at: datetime, failure: Failure | None = None
+    ) -> "Job":
+        """The one step into a final state, with the reply that goes with it."""
+        if not state.is_final:
+            raise ValueError(f"{state} is not final")
+        self._require(JobState.QUEUED, JobState.ADMITTED, JobState.SUBMITTED)
+        return self._next(state=state, reply=reply, closed_at=at, failure=failure)
+
+    def mark_published(self, at: datetime) -> "Job":
+        """The stored reply has gone out."""
+        self._require(*_FINAL_STATES)
+        return self._next(published_at=at)
+
+    def check_deadline(self, now: datetime) -> None:
+        """Raise DeadlineExceededError once the job has run longer than its workflow allows."""
+        if self.run_deadline is not None and now >= self.run_deadline:
+            raise DeadlineExceededError(
+                f"The job did not end within {self.run_seconds} seconds of its start."
+            )
+
+    def require_open(self) -> None:
+        """Raise JobClosedError if the job has had its final answer."""
+        if self.state.is_final:
+            raise JobClosedError(f"The job is {self.state} already.")
+
+    def _require(self, *states: JobState) -> None:
+        if self.state in states:
+            return
+        self.require_open()
+        raise JobClosedError(f"The job is {self.state}, which does not allow this step.")
+
+    def _next(self, **changes: object) -> "Job":
+        return self.model_copy(update={"version": self.version + 1, **changes})
+
+
+_NO_PLACE: Mapping[str, object] = {
+    "instance": "",
+    "instance_id": "",
+    "address": "",
+    "prompt_id": "",
+    "submitted_at": None,
+    "seen_running": False,
+    "outputs": (),
+}
+
+
+def make_fingerprint(subject: str, payload: Mapping[str, object]) -> str:
+    """A digest that is equal for messages that ask for the same thing."""
+    text = json.dumps([subject, payload], sort_keys=True)
+    return hashlib.sha256(text.encode("utf-8", "surrogatepass")).hexdigest()

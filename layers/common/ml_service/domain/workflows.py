@@ -1,0 +1,188 @@
+"""The workflow catalog: which subject runs which graph on which fleet, with which inputs."""
+
+from collections.abc import Iterable, Iterator, Mapping, Sequence
+from enum import StrEnum
+from typing import Annotated, Literal, TypeAlias
+
+from pydantic import BaseModel, ConfigDict, Field, model_validator
+
+from ml_service.domain.errors import RefusalCode, RefusedMessageError, WorkflowError
+
+Graph: TypeAlias = Mapping[str, Mapping[str, object]]
+"""An API-format ComfyUI graph: node id to class_type and inputs."""
+
+OUTPUT_PREFIX = "outputPrefix"
+SEED = "seed"
+COMPUTED_INPUTS = frozenset({OUTPUT_PREFIX, SEED})
+"""Inputs that every workflow may bind without declaring them."""
+MAIN_UPLOAD_NAME = "{prefix}.{extension}"
+"""The name of the input after which the others and the outputs are named."""
+
+
+class _Frozen(BaseModel):
+    model_config = ConfigDict(frozen=True, extra="forbid")
+
+
+class MediaKind(StrEnum):
+    """What an input or output file holds."""
+
+    IMAGE = "image"
+    AUDIO = "audio"
+    VIDEO = "video"
+
+
+class OutputRole(StrEnum):
+    """What an output file is to the backend."""
+
+    MAIN = "main"
+    COVER = "cover"
+    THUMBNAIL = "thumbnail"
+    MASK = "mask"
+
+
+class MediaInput(_Frozen):
+    """An input file: an S3 object that is uploaded to the instance before the prompt."""
+
+    type: Literal["image", "audio", "video"]
+    member: str
+    """The payload member with the S3 key, or with the list of keys if ``index`` is given."""
+    index: int | None = Field(default=None, ge=0)
+    bucket_member: str = "S3Bucket"
+    """Falls back to S3Bucket where absent or blank."""
+    upload_name: str = MAIN_UPLOAD_NAME
+    """Name on the instance; {prefix} is the output prefix, {extension} the key's own.
+    Exactly one input of a workflow, the main one, keeps the default."""
+    default_file: str | None = None
+    """For a key without a supported extension: the object of this name below it."""
+
+
+class TextInput(_Frozen):
+    """A text; runs of tabs and line ends become one blank, a blank text takes the default."""
+
+    type: Literal["text"]
+    member: str
+    default: str
+    max_length: int = 10_000
+
+
+class NumberInput(_Frozen):
+    """A number that is not negative; absent means the default, above the maximum means it."""
+
+    type: Literal["number"]
+    member: str
+    default: float = 0
+    zero_means: float | None = None
+    maximum: float | None = None
+
+
+Input: TypeAlias = Annotated[MediaInput | TextInput | NumberInput, Field(discriminator="type")]
+
+
+class Binding(_Frozen):
+    """One place of the graph that takes an input's value."""
+
+    node: str
+    input: str
+    suffix: str = ""
+    """Appended to a text value, so that one prefix can name several files."""
+
+
+class Outputs(_Frozen):
+    """What files the graph saves."""
+
+    kind: Literal["image", "audio", "video"]
+    roles: Mapping[OutputRole, str] = Field(default_factory=dict)
+    """A part of the file name for each role; one single file is always the main one."""
+
+
+class Workflow(_Frozen):
+    """A manifest: how one workflow is chosen, fed and read."""
+
+    workflow: str = Field(pattern=r"^[a-z0-9]+(-[a-z0-9]+)*$")
+    fleet: str
+    subject: str
+    inputs: Mapping[str, Input]
+    bindings: Mapping[str, Sequence[Binding]]
+    outputs: Outputs
+    expected_seconds: float = Field(gt=0)
+    """Run time of a typical prompt, for estimates."""
+    run_seconds: int = Field(default=3600, gt=0, le=18_000)
+    """A job that runs longer than this, counted from its admission, has failed."""
+
+    @model_validator(mode="after")
+    def _has_consistent_inputs(self) -> "Workflow":
+        unknown = self.bindings.keys() - self.inputs.keys() - COMPUTED_INPUTS
+        if unknown:
+            raise ValueError(f"bindings of undeclared inputs: {', '.join(sorted(unknown))}")
+        unbound = self.inputs.keys() - self.bindings.keys()
+        if unbound:
+            raise ValueError(f"inputs without a binding: {', '.join(sorted(unbound))}")
+        if OUTPUT_PREFIX not in self.bindings:
+            raise ValueError(f"no binding for {OUTPUT_PREFIX}: results could not be told apart")
+        if len([name for name, media in self.media_inputs() if is_main(media)]) > 1:
+            raise ValueError("more than one media input keeps the default upload_name")
+        return self
+
+    def media_inputs(self) -> Iterable[tuple[str, MediaInput]]:
+        """Every declared input file with its name."""
+        return ((n, i) for n, i in self.inputs.items() if isinstance(i, MediaInput))
+
+
+def is_main(media: MediaInput) -> bool:
+    """Whether this is the input after which the others and the outputs are named."""
+    return media.upload_name == MAIN_UPLOAD_NAME
+
+
+class WorkflowCatalog:
+    """All workflows of a stage with their graphs, by name and by subject."""
+
+    def __init__(self, workflows: Iterable[tuple[Workflow, Graph]]) -> None:
+        self._graphs: dict[str, Graph] = {}
+        self._workflows: dict[str, Workflow] = {}
+        self._by_subject: dict[str, Workflow] = {}
+        for workflow, graph in workflows:
+            if workflow.workflow in self._workflows:
+                raise WorkflowError(f"Workflow {workflow.workflow} is there twice.")
+            if workflow.subject in self._by_subject:
+                raise WorkflowError(f"Subject {workflow.subject} has more than one workflow.")
+            check_bindings(workflow, graph)
+            self._workflows[workflow.workflow] = workflow
+            self._by_subject[workflow.subject] = workflow
+            self._graphs[workflow.workflow] = graph
+
+    def __iter__(self) -> Iterator[Workflow]:
+        return iter(self._workflows.values())
+
+    def classify(self, subject: str) -> Workflow:
+        """The workflow that a message's subject asks for; subjects match exactly."""
+        try:
+            return self._by_subject[subject]
+        except KeyError:
+            raise RefusedMessageError(
+                RefusalCode.UNKNOWN_SUBJECT, "The message's Subject is unknown."
+            ) from None
+
+    def workflow(self, name: str) -> Workflow:
+        """A workflow by its name; raises WorkflowError if a job outlived its workflow."""
+        try:
+            return self._workflows[name]
+        except KeyError:
+            raise WorkflowError(f"There is no workflow {name}.") from None
+
+    def graph(self, name: str) -> Graph:
+        """The graph of a workflow, as it lies in its file."""
+        self.workflow(name)
+        return self._graphs[name]
+
+
+def check_bindings(workflow: Workflow, graph: Graph) -> None:
+    """Raise WorkflowError where a binding names a place that the graph does not have."""
+    for name, bindings in workflow.bindings.items():
+        for binding in bindings:
+            node = graph.get(binding.node)
+            inputs = node.get("inputs") if node is not None else None
+            if not isinstance(inputs, Mapping) or binding.input not in inputs:
+                raise WorkflowError(
+                    f"{workflow.workflow}: {name} is bound to input {binding.input} of node "
+                    f"{binding.node}, which the graph does not have."
+                )

@@ -1,0 +1,198 @@
+"""What the services need of the world, named by role; the adapters keep these promises."""
+
+from collections.abc import Callable, Mapping, Sequence
+from contextlib import AbstractContextManager
+from dataclasses import dataclass
+from datetime import datetime
+from typing import BinaryIO, Protocol
+
+from ml_service.domain.fleets import Group, GroupMember, Instance
+from ml_service.domain.jobs import Job
+from ml_service.domain.prompts import Prompt
+from ml_service.domain.results import OutputFile
+from ml_service.domain.scaling import ScalerState, ScalingDecision
+
+
+class Clock(Protocol):
+    """The time; local mode lets it run faster."""
+
+    def now(self) -> datetime:
+        """The present time in UTC."""
+
+    def monotonic(self) -> float:
+        """Seconds that only grow and never run faster, to measure real waiting with."""
+
+    def sleep(self, seconds: float) -> None:
+        """Wait for so many real seconds."""
+
+
+@dataclass(frozen=True)
+class QueuedMessage:
+    """A message as its queue hands it over."""
+
+    message_id: str
+    body: str
+    receipt: str = ""
+    attributes: Mapping[str, Mapping[str, object]] | None = None
+    """The sender's message attributes in SQS's own form, to be passed on unchanged."""
+
+
+@dataclass(frozen=True)
+class MediaStream:
+    """A file that is read while it comes."""
+
+    content: BinaryIO
+    size: int
+    """In bytes."""
+
+
+class JobQueue(Protocol):
+    """A queue of jobs that wait."""
+
+    def send(self, messages: Sequence[QueuedMessage]) -> Sequence[str]:
+        """Put messages into the queue, in batches; returns the ids of those it did not take."""
+
+    def receive(self, limit: int) -> Sequence[QueuedMessage]:
+        """Take up to ``limit`` messages; they are hidden until deleted, returned or timed out."""
+
+    def delete(self, receipt: str) -> None:
+        """The message is done with."""
+
+    def give_back(self, receipt: str) -> None:
+        """Make a received message visible again at once."""
+
+
+class RefusedMessages(Protocol):
+    """Where a message ends that is wrong and whose sender cannot be answered."""
+
+    def keep(self, body: str, *, code: str, sentence: str) -> None:
+        """Store the message with the reason it was refused for."""
+
+
+class JobStore(Protocol):
+    """The job records; every write is conditional, so two writers never undo each other."""
+
+    def add(self, job: Job) -> bool:
+        """Store a new record; False if its job id is taken."""
+
+    def get(self, job_id: str) -> Job:
+        """The present record, read consistently; raises JobNotFoundError."""
+
+    def save(self, job: Job) -> None:
+        """Replace the version before this one; raises JobChangedError if it is not the last."""
+
+
+class FleetStore(Protocol):
+    """The fleet table: instances with their slots, and what the scaler remembers."""
+
+    def list_instances(self, fleet: str) -> Sequence[Instance]:
+        """Every known instance of a fleet, read consistently."""
+
+    def put_instance(
+        self, fleet: str, member: GroupMember, *, reading: int | None, at: datetime
+    ) -> None:
+        """Store what was seen of an instance; its slots and flags stay as they are."""
+
+    def remove_instance(self, fleet: str, key: str) -> None:
+        """Forget an instance that has left its group."""
+
+    def take_slot(self, fleet: str, key: str, job_id: str, *, slots: int, at: datetime) -> bool:
+        """Give a job one of an instance's ``slots``; True also if it has one there already."""
+
+    def release_slot(self, fleet: str, key: str, job_id: str) -> None:
+        """Take a job's slot back; no effect if it has none there."""
+
+    def record_reading(self, fleet: str, key: str, reading: int | None, at: datetime) -> None:
+        """Store what an instance last said of its queue, None if it did not answer."""
+
+    def load_scaler(self, fleet: str) -> ScalerState:
+        """What the scaler remembers; a new fleet's memory is empty."""
+
+    def save_scaler(self, fleet: str, state: ScalerState, *, last_tick: datetime | None) -> bool:
+        """Store the scaler's memory; False if another tick than ``last_tick`` was stored last."""
+
+    def add_decision(self, fleet: str, decision: ScalingDecision, *, outcome: str) -> None:
+        """Keep a decision with its inputs and what became of it, for 30 days."""
+
+
+class InstancePool(Protocol):
+    """The Auto Scaling groups."""
+
+    def describe(self, group_name: str) -> Group:
+        """The group as it is now."""
+
+    def set_desired(self, group_name: str, desired: int) -> None:
+        """Ask for a desired capacity; raises ScalingRefusedError if it is not accepted."""
+
+
+class InstanceProbe(Protocol):
+    """Asks instances how many prompts they have."""
+
+    def count_prompts(self, addresses: Sequence[str]) -> Mapping[str, int | None]:
+        """Prompts pending and running by address; None for an instance that did not answer."""
+
+
+class ComfyUI(Protocol):
+    """One instance's ComfyUI. Every call may raise InstanceUnreachableError."""
+
+    def count_prompts(self) -> int:
+        """Prompts pending and running, all stages' together."""
+
+    def upload(self, name: str, content: MediaStream) -> str:
+        """Upload an input file; returns the name under which a graph finds it."""
+
+    def submit(self, prompt_id: str, graph: Mapping[str, object]) -> None:
+        """Queue a prompt under its own id, once; raises PromptRefusedError if it is invalid."""
+
+    def find(self, prompt_id: str) -> Prompt:
+        """Where a prompt stands: /queue first, then /history, so that none slips between."""
+
+    def watch(self, prompt_id: str) -> AbstractContextManager[Callable[[float], None]]:
+        """Wait for news of a prompt: the call given out returns early if something happened.
+
+        Its argument is the longest wait in seconds. News is a hint; only ``find`` says the truth.
+        """
+
+    def open_output(self, file: OutputFile) -> AbstractContextManager[BinaryIO]:
+        """Stream an output file; raises OutputMissingError if it is not there."""
+
+    def cancel(self, prompt_id: str) -> None:
+        """Drop this prompt if it waits, interrupt it if it runs, and no other."""
+
+
+class ComfyUIConnector(Protocol):
+    """Gives the ComfyUI of an instance."""
+
+    def connect(self, address: str) -> ComfyUI:
+        """The ComfyUI on a private address; no call is made yet."""
+
+
+class MediaStore(Protocol):
+    """The S3 objects that jobs read and write."""
+
+    def open_input(self, bucket: str, key: str) -> AbstractContextManager[MediaStream]:
+        """Stream an input. Raises InputNotFoundError, InputForbiddenError, InputTooLargeError."""
+
+    def put_result(self, key: str, content: BinaryIO, *, content_type: str) -> None:
+        """Store a result; raises OutputTooLargeError."""
+
+
+class ReplyTopic(Protocol):
+    """The topic on which the backend waits."""
+
+    def publish(self, reply: str) -> None:
+        """Send one reply."""
+
+
+class JobRunner(Protocol):
+    """Starts executions of the state machine."""
+
+    def start(self, job_id: str, run: int) -> None:
+        """Start a job's run; a repeat of the same call has no effect."""
+
+
+class Admission(Protocol):
+    """Tells admission that a fleet may have room or work."""
+
+    def kick(self, fleet: str) -> None:
+        """Ask for admission soon; it may be lost, the minute tick comes anyway."""

@@ -1,0 +1,148 @@
+"""admit_jobs: pulls jobs out of a fleet's task queue, one for each free slot."""
+
+from collections import Counter
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+from datetime import datetime
+from enum import StrEnum
+
+from ml_service.domain.errors import JobChangedError, JobNotFoundError
+from ml_service.domain.fleets import (
+    Fleet,
+    Instance,
+    count_free_slots,
+    is_registry_stale,
+    rank_instances,
+)
+from ml_service.domain.jobs import Job, JobState
+from ml_service.domain.messages import read_job_id
+from ml_service.ports import FleetStore, JobQueue, JobRunner, JobStore, QueuedMessage
+from ml_service.services.dispatch_jobs import JOB_ID_ATTRIBUTE
+from ml_service.services.refresh_registry import RefreshRegistry
+
+_RECEIVE_LIMIT = 10  # SQS hands out no more at a time
+
+
+class AdmissionStatus(StrEnum):
+    """What became of one message of a task queue."""
+
+    ADMITTED = "ADMITTED"
+    REPEATED = "REPEATED"
+    """Its job was admitted before; the execution exists."""
+    ORPHANED = "ORPHANED"
+    """No job record belongs to it: it is left alone and ends in the dead-letter queue."""
+    GIVEN_BACK = "GIVEN_BACK"
+    """Somebody else was faster for the last slot: the message waits on."""
+
+
+@dataclass
+class AdmissionReport:
+    """What one admission did for a fleet."""
+
+    fleet: str
+    free_slots: int = 0
+    """Before it began."""
+    counts: Counter[AdmissionStatus] = field(default_factory=Counter)
+    job_ids: list[str] = field(default_factory=list)
+    """The jobs that were admitted."""
+
+
+@dataclass(frozen=True)
+class AdmitJobs:
+    """Fills free slots with waiting jobs, and starts their executions."""
+
+    fleets: Mapping[str, Fleet]
+    task_queues: Mapping[str, JobQueue]
+    jobs: JobStore
+    store: FleetStore
+    registry: RefreshRegistry
+    runner: JobRunner
+
+    def admit(self, name: str, *, now: datetime) -> AdmissionReport:
+        """Admit jobs of one fleet until its slots are full or nothing waits."""
+        fleet = self.fleets[name]
+        instances = self.store.list_instances(name)
+        if is_registry_stale(instances, now):
+            self.registry.refresh(name, fleet, now=now)
+            instances = self.store.list_instances(name)
+        slots = fleet.slots_per_instance
+        report = AdmissionReport(name, count_free_slots(instances, slots=slots))
+        round_ = _Round(self, name, slots, {i.key: i for i in instances}, report, now)
+        while free := round_.count_free_slots():
+            messages = self.task_queues[name].receive(min(free, _RECEIVE_LIMIT))
+            statuses = [round_.admit(message) for message in messages]
+            report.counts.update(statuses)
+            if not messages or AdmissionStatus.GIVEN_BACK in statuses:
+                break
+        return report
+
+
+@dataclass
+class _Round:
+    """One admission of one fleet, with its own view of the instances as it fills them."""
+
+    parts: AdmitJobs
+    fleet: str
+    slots: int
+    instances: dict[str, Instance]
+    report: AdmissionReport
+    now: datetime
+
+    def count_free_slots(self) -> int:
+        return count_free_slots(self.instances.values(), slots=self.slots)
+
+    def admit(self, message: QueuedMessage) -> AdmissionStatus:
+        queue = self.parts.task_queues[self.fleet]
+        job_id = _read_job_id(message)
+        try:
+            job = self.parts.jobs.get(job_id or "")
+        except JobNotFoundError:
+            return AdmissionStatus.ORPHANED
+        status = AdmissionStatus.REPEATED
+        if job.state is JobState.QUEUED:
+            admitted = self._place(job)
+            if admitted is None:
+                queue.give_back(message.receipt)
+                return AdmissionStatus.GIVEN_BACK
+            job = admitted
+            status = AdmissionStatus.ADMITTED
+            self.report.job_ids.append(job.job_id)
+        if not job.state.is_final:
+            # Also for a job admitted before: the crash may have come before its execution.
+            self.parts.runner.start(job.job_id, job.run)
+        queue.delete(message.receipt)
+        return status
+
+    def _place(self, job: Job) -> Job | None:
+        """Give a queued job a slot; returns its record as it then is, None if none is left."""
+        store = self.parts.store
+        for instance in rank_instances(self.instances.values(), slots=self.slots):
+            if not store.take_slot(
+                self.fleet, instance.key, job.job_id, slots=self.slots, at=self.now
+            ):
+                # Somebody filled or drained it since the list was read.
+                del self.instances[instance.key]
+                continue
+            self.instances[instance.key] = instance.with_job(job.job_id, self.now)
+            admitted = job.admit(
+                instance=instance.key,
+                instance_id=instance.instance_id,
+                address=instance.address,
+                at=self.now,
+            )
+            try:
+                self.parts.jobs.save(admitted)
+            except JobChangedError:
+                # The same message, received twice: the other admission's placement counts.
+                admitted = self.parts.jobs.get(job.job_id)
+                if admitted.instance != instance.key:
+                    store.release_slot(self.fleet, instance.key, job.job_id)
+            return admitted
+        return None
+
+
+def _read_job_id(message: QueuedMessage) -> str | None:
+    attribute = (message.attributes or {}).get(JOB_ID_ATTRIBUTE)
+    if attribute is not None:
+        return str(attribute.get("StringValue", ""))
+    return read_job_id(message.body)

@@ -1,0 +1,68 @@
+"""choose_instance: makes sure that a job has a slot on an instance that takes jobs."""
+
+from collections.abc import Mapping
+from dataclasses import dataclass
+from datetime import datetime
+from enum import StrEnum
+
+from ml_service.domain.errors import JobChangedError
+from ml_service.domain.fleets import Fleet, rank_instances
+from ml_service.domain.jobs import Job, JobState
+from ml_service.ports import FleetStore, JobStore
+
+WAIT_SECONDS = 10
+"""Between two looks for a slot: slots are rarely short here, since admission took one."""
+
+
+class PlacementStatus(StrEnum):
+    """Whether the job has a place."""
+
+    PLACED = "PLACED"
+    NO_SLOT = "NO_SLOT"
+
+
+@dataclass(frozen=True)
+class ChooseInstance:
+    """Keeps the slot that a job has, or takes one elsewhere."""
+
+    fleets: Mapping[str, Fleet]
+    jobs: JobStore
+    store: FleetStore
+
+    def choose(self, job_id: str, *, now: datetime) -> tuple[PlacementStatus, Job]:
+        """Place a job; a job whose prompt was submitted comes here because it was lost.
+
+        Raises AttemptsExhaustedError, DeadlineExceededError, JobClosedError.
+        """
+        job = self.jobs.get(job_id)
+        job.require_open()
+        job.check_deadline(now)
+        instances = self.store.list_instances(job.fleet)
+        if job.state is JobState.SUBMITTED:
+            job = self._leave(job, job.lose())
+        elif job.instance:
+            present = next((i for i in instances if i.key == job.instance), None)
+            if present is not None and present.is_ready and job_id in present.jobs:
+                return PlacementStatus.PLACED, job
+            job = self._leave(job, job.leave_instance())
+
+        slots = self.fleets[job.fleet].slots_per_instance
+        for instance in rank_instances(instances, slots=slots):
+            placed = job.place(
+                instance=instance.key, instance_id=instance.instance_id, address=instance.address
+            )
+            if not self.store.take_slot(job.fleet, instance.key, job_id, slots=slots, at=now):
+                continue
+            try:
+                self.jobs.save(placed)
+            except JobChangedError:
+                self.store.release_slot(job.fleet, instance.key, job_id)
+                raise
+            return PlacementStatus.PLACED, placed
+        return PlacementStatus.NO_SLOT, job
+
+    def _leave(self, job: Job, left: Job) -> Job:
+        # The slot first: after a crash in between, the repeat finds the place still in the record.
+        self.store.release_slot(job.fleet, job.instance, job.job_id)
+        self.jobs.save(left)
+        return left

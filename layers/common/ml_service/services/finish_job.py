@@ -1,0 +1,109 @@
+"""finish_job: the only way into a final state, and the one final answer that goes with it."""
+
+import json
+from dataclasses import dataclass
+from datetime import datetime
+
+from ml_service.domain.errors import JOB_ERRORS, DeadlineExceededError, JobChangedError
+from ml_service.domain.jobs import Failure, Job, JobState
+from ml_service.domain.replies import make_error_reply, make_success_reply
+from ml_service.domain.results import assign_roles
+from ml_service.domain.workflows import WorkflowCatalog
+from ml_service.ports import Admission, FleetStore, JobStore, ReplyTopic
+from ml_service.services.publish_reply import publish_reply
+
+_WRITE_TRIES = 5  # against one other writer at a time; Step Functions tries the whole step again
+
+
+@dataclass(frozen=True)
+class StepError:
+    """The error of a step as Step Functions passes it on."""
+
+    name: str
+    cause: str = ""
+    """JSON text of the function's error, with errorMessage in it, where a function raised it."""
+
+
+@dataclass(frozen=True)
+class FinishJob:
+    """Closes a job, publishes its reply, gives its slot back, wakes admission."""
+
+    catalog: WorkflowCatalog
+    jobs: JobStore
+    store: FleetStore
+    topic: ReplyTopic
+    admission: Admission
+    result_bucket: str
+
+    def finish(self, job_id: str, *, error: StepError | None, now: datetime) -> Job:
+        """Finish a job; on one that is closed already only what was left undone is done."""
+        job = self._close(job_id, error, now)
+        if job.instance:
+            self.store.release_slot(job.fleet, job.instance, job_id)
+        job = publish_reply(job, jobs=self.jobs, topic=self.topic, now=now)
+        if job.fleet:
+            self.admission.kick(job.fleet)
+        return job
+
+    def _close(self, job_id: str, error: StepError | None, now: datetime) -> Job:
+        for tries_left in reversed(range(_WRITE_TRIES)):
+            job = self.jobs.get(job_id)
+            if job.state.is_final:
+                return job
+            closed = self._decide(job, error, now)
+            try:
+                self.jobs.save(closed)
+            except JobChangedError:
+                if not tries_left:
+                    raise
+            else:
+                return closed
+        raise AssertionError("unreachable: the last try returns or raises")
+
+    def _decide(self, job: Job, error: StepError | None, now: datetime) -> Job:
+        # What lies in the bucket is a success, even if the execution broke after it.
+        if job.result_keys:
+            roles = assign_roles(job.result_keys, self.catalog.workflow(job.workflow).outputs.roles)
+            reply = make_success_reply(
+                job_id=job.job_id,
+                partial_name=job.partial_name,
+                bucket=self.result_bucket,
+                roles=roles,
+                at=now,
+            )
+            return job.close(JobState.SUCCEEDED, reply=reply, at=now)
+        state, failure = explain_error(error)
+        reply = make_error_reply(
+            job_id=job.job_id, partial_name=job.partial_name, sentence=failure.sentence, at=now
+        )
+        return job.close(state, reply=reply, at=now, failure=failure)
+
+
+def explain_error(error: StepError | None) -> tuple[JobState, Failure]:
+    """The final state and the failure that a step's or an execution's error stands for."""
+    if error is not None and error.name in JOB_ERRORS:
+        state = (
+            JobState.EXPIRED if error.name == DeadlineExceededError.__name__ else JobState.FAILED
+        )
+        failure = Failure(code=JOB_ERRORS[error.name].code, sentence=_read_sentence(error.cause))
+        return state, failure
+    if error is not None and error.name == "TIMED_OUT":
+        return JobState.EXPIRED, Failure(
+            code="EXECUTION_TIMED_OUT", sentence="The job did not end in time."
+        )
+    if error is not None and error.name == "ABORTED":
+        return JobState.CANCELLED, Failure(
+            code="EXECUTION_ABORTED", sentence="The job was stopped by an operator."
+        )
+    # The cause may hold anything, so nothing of it goes to the backend.
+    return JobState.FAILED, Failure(
+        code="INTERNAL_ERROR", sentence="The job failed through a fault of the service."
+    )
+
+
+def _read_sentence(cause: str) -> str:
+    try:
+        sentence = json.loads(cause)["errorMessage"]
+    except (ValueError, TypeError, KeyError):
+        return "The job failed."
+    return str(sentence)

@@ -1,0 +1,40 @@
+"""The fleet table's instances, brought up to date with Auto Scaling, EC2 and ComfyUI itself."""
+
+from collections.abc import Mapping
+from dataclasses import dataclass
+from datetime import datetime
+
+from ml_service.domain.fleets import Fleet, Group
+from ml_service.ports import FleetStore, InstancePool, InstanceProbe
+
+
+@dataclass(frozen=True)
+class FleetSnapshot:
+    """A fleet as it was found."""
+
+    group: Group
+    readings: Mapping[str, int | None]
+    """Prompts by instance key, of the instances that are in service."""
+
+
+@dataclass(frozen=True)
+class RefreshRegistry:
+    """Describes a group, asks its instances, and stores what was seen."""
+
+    store: FleetStore
+    pool: InstancePool
+    probe: InstanceProbe
+
+    def refresh(self, name: str, fleet: Fleet, *, now: datetime) -> FleetSnapshot:
+        """Bring one fleet's instances up to date; those that left the group are forgotten."""
+        group = self.pool.describe(fleet.group_name)
+        running = [m for m in group.members if m.in_service and m.address]
+        counts = self.probe.count_prompts([m.address for m in running]) if running else {}
+        readings = {m.key: counts.get(m.address) for m in running}
+        for member in group.members:
+            self.store.put_instance(name, member, reading=readings.get(member.key), at=now)
+        present = {member.key for member in group.members}
+        for instance in self.store.list_instances(name):
+            if instance.key not in present:
+                self.store.remove_instance(name, instance.key)
+        return FleetSnapshot(group, readings)

@@ -1,0 +1,149 @@
+"""The only reader of the environment: one settings class per function, one field per variable."""
+
+import os
+from collections.abc import Mapping
+from typing import Annotated, Any, ClassVar, Literal, TypeVar
+
+from pydantic import BaseModel, BeforeValidator, ConfigDict, Field, Json, ValidationError
+
+from ml_service.domain.errors import MlServiceError
+from ml_service.domain.fleets import Fleet
+
+Stage = Literal["dev", "prod"]
+
+
+class SettingsError(MlServiceError):
+    """When the environment of a function lacks a variable or holds an unusable one."""
+
+
+def _split(value: object) -> object:
+    return frozenset(filter(None, value.split(","))) if isinstance(value, str) else value
+
+
+class Settings(BaseModel):
+    """What every function reads. A field ``job_table_name`` is the variable JOB_TABLE_NAME."""
+
+    model_config = ConfigDict(frozen=True)
+
+    function: ClassVar[str] = ""
+    """The folder below functions/ whose settings these are."""
+
+    stage: Stage
+    clock_rate: float = Field(default=1.0, gt=0)
+    """Local mode only: how much faster than real time the clock runs."""
+    clock_origin: float = 0.0
+    """Local mode only: the epoch second from which on it does."""
+
+    @classmethod
+    def variables(cls) -> frozenset[str]:
+        """Names of the environment variables that a deployed function must have."""
+        return frozenset(
+            name.upper() for name, field in cls.model_fields.items() if field.is_required()
+        )
+
+
+class DispatchJobsSettings(Settings):
+    """dispatch_jobs: checks messages and forwards them."""
+
+    function = "dispatch_jobs"
+    job_table_name: str
+    fleets: Json[dict[str, Fleet]]
+    workflows_dir: str
+    reply_topic_arn: str
+    input_buckets: Annotated[frozenset[str], BeforeValidator(_split)]
+    input_dead_letter_queue_url: str
+    admit_jobs_function_name: str
+
+
+class AdmitJobsSettings(Settings):
+    """admit_jobs: pulls jobs into free slots."""
+
+    function = "admit_jobs"
+    job_table_name: str
+    fleet_table_name: str
+    fleets: Json[dict[str, Fleet]]
+    state_machine_arn: str
+    observe_instances_function_name: str
+
+
+class ObserveInstancesSettings(Settings):
+    """observe_instances: asks instances for their queue lengths."""
+
+    function = "observe_instances"
+
+
+class ChooseInstanceSettings(Settings):
+    """choose_instance: keeps or takes a slot."""
+
+    function = "choose_instance"
+    job_table_name: str
+    fleet_table_name: str
+    fleets: Json[dict[str, Fleet]]
+
+
+class SubmitPromptSettings(Settings):
+    """submit_prompt: uploads inputs and posts the prompt."""
+
+    function = "submit_prompt"
+    job_table_name: str
+    fleet_table_name: str
+    workflows_dir: str
+
+
+class AwaitPromptSettings(Settings):
+    """await_prompt: waits for the prompt's end."""
+
+    function = "await_prompt"
+    job_table_name: str
+    fleet_table_name: str
+
+
+class CollectOutputsSettings(Settings):
+    """collect_outputs: streams the output files into S3."""
+
+    function = "collect_outputs"
+    job_table_name: str
+    result_bucket_name: str
+
+
+class FinishJobSettings(Settings):
+    """finish_job: gives the one final answer."""
+
+    function = "finish_job"
+    job_table_name: str
+    fleet_table_name: str
+    reply_topic_arn: str
+    result_bucket_name: str
+    workflows_dir: str
+    admit_jobs_function_name: str
+
+
+class ScaleFleetsSettings(Settings):
+    """scale_fleets: observes, decides and acts, every minute."""
+
+    function = "scale_fleets"
+    fleet_table_name: str
+    fleets: Json[dict[str, Fleet]]
+    observe_instances_function_name: str
+    scaling_enabled: bool
+
+
+AnySettings = TypeVar("AnySettings", bound=Settings)
+
+
+def load_settings(
+    settings_class: type[AnySettings], environment: Mapping[str, str] = os.environ
+) -> AnySettings:
+    """Read one function's settings; raises SettingsError naming every variable that is wrong."""
+    values: dict[str, Any] = {
+        name: environment[name.upper()]
+        for name in settings_class.model_fields
+        if name.upper() in environment
+    }
+    try:
+        return settings_class.model_validate(values)
+    except ValidationError as error:
+        faults = "; ".join(
+            f"{str(fault['loc'][0]).upper()}: {fault['msg']}" for fault in error.errors()
+        )
+        raise SettingsError(f"Environment of {settings_class.function}: {faults}") from None
