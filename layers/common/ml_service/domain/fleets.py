@@ -78,8 +78,9 @@ class Instance:
         return max(0, slots - max(len(self.jobs), self.reading or 0))
 
     def with_job(self, job_id: str, at: datetime) -> "Instance":
-        """The instance once the job has a slot."""
-        return replace(self, jobs=self.jobs | {job_id}, placed_at=at)
+        """The instance as it is expected to be once the job's prompt has come."""
+        reading = None if self.reading is None else self.reading + 1
+        return replace(self, jobs=self.jobs | {job_id}, placed_at=at, reading=reading)
 
 
 def rank_instances(instances: Iterable[Instance], *, slots: int) -> list[Instance]:

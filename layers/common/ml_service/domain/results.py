@@ -75,19 +75,20 @@ def list_output_files(
 
 
 def assign_roles(
-    keys: Sequence[str], patterns: Mapping[OutputRole, str]
+    keys: Sequence[str], patterns: Mapping[OutputRole, str], *, output_prefix: str
 ) -> Mapping[OutputRole, str]:
     """Which key is which to the backend: a single one is the main one, several go by pattern.
 
-    A role without a file is left out.
+    The pattern is looked for behind the output prefix, since an input may itself be named after a
+    role: results are often inputs of the next job. A role without a file is left out.
     """
     if len(keys) == 1:
         return {OutputRole.MAIN: keys[0]}
     roles = {}
     for role, pattern in patterns.items():
-        matching = [key for key in keys if pattern in key]
-        if matching:
-            roles[role] = matching[0]
+        for key in keys:
+            if pattern in key.removeprefix(RESULT_PREFIX + output_prefix):
+                roles.setdefault(role, key)
     return roles
 
 

@@ -63,7 +63,11 @@ class FinishJob:
     def _decide(self, job: Job, error: StepError | None, now: datetime) -> Job:
         # What lies in the bucket is a success, even if the execution broke after it.
         if job.result_keys:
-            roles = assign_roles(job.result_keys, self.catalog.workflow(job.workflow).outputs.roles)
+            roles = assign_roles(
+                job.result_keys,
+                self.catalog.workflow(job.workflow).outputs.roles,
+                output_prefix=job.inputs.output_prefix if job.inputs else "",
+            )
             reply = make_success_reply(
                 job_id=job.job_id,
                 partial_name=job.partial_name,

@@ -1,0 +1,230 @@
+"""What JobStore, FleetStore and JobQueue promise, on every form that they have."""
+
+from collections.abc import Iterator
+from concurrent.futures import ThreadPoolExecutor
+from datetime import timedelta
+from typing import Any
+
+import boto3
+import pytest
+from ml_service.adapters.dynamodb import DynamoDBFleetStore, DynamoDBJobStore
+from ml_service.adapters.sqs import SqsJobQueue, SqsRefusedMessages
+from ml_service.domain.errors import JobChangedError, JobNotFoundError
+from ml_service.domain.fleets import GroupMember, Instance
+from ml_service.domain.jobs import Failure, JobState
+from ml_service.domain.scaling import FleetObservation, ScalerState, ScalingPolicy, decide_scaling
+from ml_service.ports import FleetStore, JobQueue, JobStore, QueuedMessage
+from moto import mock_aws
+
+from tests.fakes import NOON, InMemoryFleetStore, InMemoryJobQueue, InMemoryJobStore
+from tests.makers import JOB_ID, make_body, make_job
+
+MEMBER = GroupMember("i-a", NOON, "10.0.0.1", in_service=True)
+KEY = MEMBER.key
+FLEET = "pulid"
+
+
+@pytest.fixture
+def aws(monkeypatch: pytest.MonkeyPatch) -> Iterator[None]:
+    for name in ("AWS_ACCESS_KEY_ID", "AWS_SECRET_ACCESS_KEY"):
+        monkeypatch.setenv(name, "testing")
+    monkeypatch.setenv("AWS_DEFAULT_REGION", "us-east-1")
+    monkeypatch.delenv("AWS_CA_BUNDLE", raising=False)
+    with mock_aws():
+        yield
+
+
+def make_table(name: str, *keys: str) -> Any:
+    return boto3.resource("dynamodb").create_table(
+        TableName=name,
+        KeySchema=[
+            {"AttributeName": key, "KeyType": kind}
+            for key, kind in zip(keys, ("HASH", "RANGE"), strict=False)
+        ],
+        AttributeDefinitions=[{"AttributeName": key, "AttributeType": "S"} for key in keys],
+        BillingMode="PAY_PER_REQUEST",
+    )
+
+
+@pytest.fixture(params=["memory", "dynamodb"])
+def jobs(request: pytest.FixtureRequest) -> JobStore:
+    if request.param == "memory":
+        return InMemoryJobStore()
+    request.getfixturevalue("aws")
+    return DynamoDBJobStore(make_table("jobs", "job_id"))
+
+
+@pytest.fixture(params=["memory", "dynamodb"])
+def fleets(request: pytest.FixtureRequest) -> FleetStore:
+    if request.param == "memory":
+        return InMemoryFleetStore()
+    request.getfixturevalue("aws")
+    return DynamoDBFleetStore(make_table("fleets", "pk", "sk"))
+
+
+@pytest.fixture(params=["memory", "sqs"])
+def queue(request: pytest.FixtureRequest) -> JobQueue:
+    if request.param == "memory":
+        return InMemoryJobQueue()
+    request.getfixturevalue("aws")
+    sqs = boto3.client("sqs")
+    return SqsJobQueue(sqs, sqs.create_queue(QueueName="tasks")["QueueUrl"])
+
+
+def only(fleets: FleetStore) -> Instance:
+    (instance,) = fleets.list_instances(FLEET)
+    return instance
+
+
+class TestJobStore:
+    def test_a_record_comes_back_as_it_was(self, jobs: JobStore):
+        job = make_job("latent-sync").admit(instance="i", instance_id="i", address="a", at=NOON)
+        job = job.model_copy(
+            update={
+                "version": 1,
+                "failure": Failure(code="X", sentence="é"),
+                "expected_seconds": 0.1,
+            }
+        )
+        assert jobs.add(job)
+        assert jobs.get(JOB_ID) == job
+
+    def test_a_job_id_is_taken_once(self, jobs: JobStore):
+        assert jobs.add(make_job())
+        assert not jobs.add(make_job(seed=8))
+        assert jobs.get(JOB_ID).seed == 7
+
+    @pytest.mark.parametrize("job_id", ["unknown", ""])
+    def test_an_unknown_job_is_not_found(self, jobs: JobStore, job_id: str):
+        with pytest.raises(JobNotFoundError):
+            jobs.get(job_id)
+
+    def test_of_two_writers_of_one_version_the_second_is_told(self, jobs: JobStore):
+        jobs.add(make_job())
+        read = jobs.get(JOB_ID)
+        jobs.save(read.close(JobState.FAILED, reply="first", at=NOON))
+        with pytest.raises(JobChangedError):
+            jobs.save(read.close(JobState.SUCCEEDED, reply="second", at=NOON))
+        assert jobs.get(JOB_ID).reply == "first"
+
+
+class TestFleetStore:
+    def test_a_new_instance_takes_jobs_and_is_listed(self, fleets: FleetStore):
+        fleets.put_instance(FLEET, MEMBER, reading=2, at=NOON)
+        fleets.put_instance("makeup", MEMBER, reading=None, at=NOON)
+        instance = only(fleets)
+        assert instance == Instance(
+            key=KEY,
+            instance_id="i-a",
+            address="10.0.0.1",
+            in_service=True,
+            takes_jobs=True,
+            reading=2,
+            read_at=NOON,
+        )
+
+    def test_a_slot_is_taken_up_to_the_limit_and_given_back(self, fleets: FleetStore):
+        fleets.put_instance(FLEET, MEMBER, reading=0, at=NOON)
+        take = [fleets.take_slot(FLEET, KEY, job, slots=2, at=NOON) for job in "abc"]
+        assert take == [True, True, False]
+        fleets.release_slot(FLEET, KEY, "a")
+        assert fleets.take_slot(FLEET, KEY, "c", slots=2, at=NOON)
+        assert only(fleets).jobs == {"b", "c"}
+        assert only(fleets).placed_at == NOON
+
+    def test_a_repeat_keeps_its_own_slot_on_a_full_instance(self, fleets: FleetStore):
+        fleets.put_instance(FLEET, MEMBER, reading=0, at=NOON)
+        assert fleets.take_slot(FLEET, KEY, "a", slots=1, at=NOON)
+        assert fleets.take_slot(FLEET, KEY, "a", slots=1, at=NOON)
+
+    def test_the_last_slot_can_be_emptied_and_taken_again(self, fleets: FleetStore):
+        fleets.put_instance(FLEET, MEMBER, reading=0, at=NOON)
+        for _ in range(2):
+            assert fleets.take_slot(FLEET, KEY, "a", slots=1, at=NOON)
+            fleets.release_slot(FLEET, KEY, "a")
+        assert only(fleets).jobs == frozenset()
+
+    def test_an_unknown_instance_has_no_slots_and_is_not_made_up(self, fleets: FleetStore):
+        assert not fleets.take_slot(FLEET, KEY, "a", slots=1, at=NOON)
+        fleets.release_slot(FLEET, KEY, "a")
+        fleets.record_reading(FLEET, KEY, 1, NOON)
+        assert fleets.list_instances(FLEET) == []
+
+    def test_a_refresh_keeps_slots(self, fleets: FleetStore):
+        fleets.put_instance(FLEET, MEMBER, reading=0, at=NOON)
+        fleets.take_slot(FLEET, KEY, "a", slots=1, at=NOON)
+        fleets.put_instance(FLEET, MEMBER, reading=None, at=NOON + timedelta(minutes=1))
+        assert (only(fleets).jobs, only(fleets).reading) == ({"a"}, None)
+
+    def test_a_reading_is_replaced(self, fleets: FleetStore):
+        fleets.put_instance(FLEET, MEMBER, reading=0, at=NOON)
+        fleets.record_reading(FLEET, KEY, 5, NOON + timedelta(seconds=7))
+        assert (only(fleets).reading, only(fleets).read_at) == (5, NOON + timedelta(seconds=7))
+
+    def test_an_instance_that_left_is_forgotten(self, fleets: FleetStore):
+        fleets.put_instance(FLEET, MEMBER, reading=0, at=NOON)
+        fleets.remove_instance(FLEET, KEY)
+        assert fleets.list_instances(FLEET) == []
+
+    def test_the_scalers_memory_is_written_over_the_tick_that_was_read(self, fleets: FleetStore):
+        assert fleets.load_scaler(FLEET) == ScalerState()
+        first = ScalerState(last_tick=NOON, busy_checks=2, desired=1)
+        assert fleets.save_scaler(FLEET, first, last_tick=None)
+        assert fleets.load_scaler(FLEET) == first
+        second = ScalerState(last_tick=NOON + timedelta(minutes=1))
+        assert not fleets.save_scaler(FLEET, second, last_tick=None)
+        assert fleets.save_scaler(FLEET, second, last_tick=NOON)
+        assert fleets.load_scaler(FLEET) == second
+
+    def test_a_decision_is_kept(self, fleets: FleetStore):
+        observation = FleetObservation(
+            tick=NOON, desired=1, minimum=1, maximum=3, readings=(11, None)
+        )
+        decision = decide_scaling(observation, ScalerState(), ScalingPolicy(threshold=5))
+        assert decision is not None
+        fleets.add_decision(FLEET, decision, outcome="DONE")
+        assert fleets.list_instances(FLEET) == []
+
+
+class TestJobQueue:
+    def test_messages_come_out_with_body_and_attributes(self, queue: JobQueue):
+        attributes = {"Trace": {"DataType": "String", "StringValue": "x"}}
+        assert queue.send([QueuedMessage("1", make_body(), attributes=attributes)]) == []
+        (message,) = queue.receive(10)
+        assert message.body == make_body()
+        assert message.attributes == attributes
+
+    def test_more_messages_than_one_call_takes_all_arrive(self, queue: JobQueue):
+        bodies = [f"{n}" + "x" * 100_000 for n in range(11)]
+        assert queue.send([QueuedMessage(str(n), body) for n, body in enumerate(bodies)]) == []
+        received = [m.body for _ in range(3) for m in queue.receive(10)]
+        assert sorted(received) == sorted(bodies)
+
+    def test_a_received_message_is_hidden_until_it_is_given_back(self, queue: JobQueue):
+        queue.send([QueuedMessage("1", "body")])
+        (message,) = queue.receive(1)
+        assert queue.receive(1) == []
+        queue.give_back(message.receipt)
+        (again,) = queue.receive(1)
+        queue.delete(again.receipt)
+        assert queue.receive(1) == []
+
+
+def test_slots_stay_exact_when_many_take_at_once(aws: None):
+    store = DynamoDBFleetStore(make_table("fleets", "pk", "sk"))
+    store.put_instance(FLEET, MEMBER, reading=0, at=NOON)
+    with ThreadPoolExecutor(8) as pool:
+        taken = list(
+            pool.map(lambda n: store.take_slot(FLEET, KEY, f"j{n}", slots=5, at=NOON), range(20))
+        )
+    assert sum(taken) == 5
+    assert len(store.list_instances(FLEET)[0].jobs) == 5
+
+
+def test_a_refused_message_is_kept_with_its_reason(aws: None):
+    sqs = boto3.client("sqs")
+    url = sqs.create_queue(QueueName="dead")["QueueUrl"]
+    SqsRefusedMessages(sqs, url).keep("", code="INVALID_JSON", sentence="Not JSON.")
+    (message,) = sqs.receive_message(QueueUrl=url, MessageAttributeNames=["All"])["Messages"]
+    assert message["MessageAttributes"]["RefusalCode"]["StringValue"] == "INVALID_JSON"
+    assert message["MessageAttributes"]["RefusalReason"]["StringValue"] == "Not JSON."

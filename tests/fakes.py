@@ -1,0 +1,299 @@
+"""Ports in memory for the services' tests; contract tests hold them to the ports' promises."""
+
+import io
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from contextlib import contextmanager
+from dataclasses import dataclass, field, replace
+from datetime import UTC, datetime, timedelta
+from typing import BinaryIO
+
+from ml_service.domain.errors import (
+    InputNotFoundError,
+    InstanceUnreachableError,
+    JobChangedError,
+    JobNotFoundError,
+    OutputMissingError,
+    ScalingRefusedError,
+)
+from ml_service.domain.fleets import Group, GroupMember, Instance
+from ml_service.domain.jobs import Job
+from ml_service.domain.prompts import Prompt, PromptState
+from ml_service.domain.results import OutputFile
+from ml_service.domain.scaling import ScalerState, ScalingDecision
+from ml_service.ports import MediaStream, QueuedMessage
+
+NOON = datetime(2026, 11, 21, 12, 0, tzinfo=UTC)
+
+
+@dataclass
+class FakeClock:
+    """A clock that moves only when somebody waits."""
+
+    time: datetime = NOON
+
+    def now(self) -> datetime:
+        return self.time
+
+    def monotonic(self) -> float:
+        return self.time.timestamp()
+
+    def sleep(self, seconds: float) -> None:
+        self.time += timedelta(seconds=seconds)
+
+
+class InMemoryJobQueue:
+    def __init__(self) -> None:
+        self.visible: list[QueuedMessage] = []
+        self.hidden: dict[str, QueuedMessage] = {}
+        self.refuses: set[str] = set()
+        self._receipts = 0
+
+    def send(self, messages: Sequence[QueuedMessage]) -> Sequence[str]:
+        self.visible += [m for m in messages if m.message_id not in self.refuses]
+        return [m.message_id for m in messages if m.message_id in self.refuses]
+
+    def receive(self, limit: int) -> Sequence[QueuedMessage]:
+        taken, self.visible = self.visible[:limit], self.visible[limit:]
+        received = []
+        for message in taken:
+            self._receipts += 1
+            message = replace(message, receipt=str(self._receipts))
+            self.hidden[message.receipt] = message
+            received.append(message)
+        return received
+
+    def delete(self, receipt: str) -> None:
+        self.hidden.pop(receipt, None)
+
+    def give_back(self, receipt: str) -> None:
+        self.visible.append(self.hidden.pop(receipt))
+
+
+@dataclass
+class InMemoryRefusedMessages:
+    kept: list[tuple[str, str]] = field(default_factory=list)
+
+    def keep(self, body: str, *, code: str, sentence: str) -> None:
+        self.kept.append((body, code))
+
+
+class InMemoryJobStore:
+    def __init__(self, *jobs: Job) -> None:
+        self.jobs = {job.job_id: job for job in jobs}
+
+    def add(self, job: Job) -> bool:
+        if job.job_id in self.jobs:
+            return False
+        self.jobs[job.job_id] = job
+        return True
+
+    def get(self, job_id: str) -> Job:
+        try:
+            return self.jobs[job_id]
+        except KeyError:
+            raise JobNotFoundError(job_id) from None
+
+    def save(self, job: Job) -> None:
+        if self.get(job.job_id).version != job.version - 1:
+            raise JobChangedError(job.job_id)
+        self.jobs[job.job_id] = job
+
+
+class InMemoryFleetStore:
+    def __init__(self, fleet: str = "", *instances: Instance) -> None:
+        self.instances = {(fleet, i.key): i for i in instances}
+        self.scalers: dict[str, ScalerState] = {}
+        self.decisions: list[tuple[str, ScalingDecision, str]] = []
+
+    def list_instances(self, fleet: str) -> Sequence[Instance]:
+        return [i for (name, _), i in self.instances.items() if name == fleet]
+
+    def put_instance(
+        self, fleet: str, member: GroupMember, *, reading: int | None, at: datetime
+    ) -> None:
+        known = self.instances.get((fleet, member.key))
+        self.instances[fleet, member.key] = Instance(
+            key=member.key,
+            instance_id=member.instance_id,
+            address=member.address,
+            in_service=member.in_service,
+            takes_jobs=known.takes_jobs if known else True,
+            reading=reading,
+            read_at=at,
+            jobs=known.jobs if known else frozenset(),
+            placed_at=known.placed_at if known else None,
+        )
+
+    def remove_instance(self, fleet: str, key: str) -> None:
+        self.instances.pop((fleet, key), None)
+
+    def take_slot(self, fleet: str, key: str, job_id: str, *, slots: int, at: datetime) -> bool:
+        instance = self.instances.get((fleet, key))
+        if instance is None or not instance.takes_jobs:
+            return False
+        if len(instance.jobs) >= slots and job_id not in instance.jobs:
+            return False
+        self.instances[fleet, key] = replace(instance, jobs=instance.jobs | {job_id}, placed_at=at)
+        return True
+
+    def release_slot(self, fleet: str, key: str, job_id: str) -> None:
+        if (fleet, key) in self.instances:
+            instance = self.instances[fleet, key]
+            self.instances[fleet, key] = replace(instance, jobs=instance.jobs - {job_id})
+
+    def record_reading(self, fleet: str, key: str, reading: int | None, at: datetime) -> None:
+        if (fleet, key) in self.instances:
+            self.instances[fleet, key] = replace(
+                self.instances[fleet, key], reading=reading, read_at=at
+            )
+
+    def load_scaler(self, fleet: str) -> ScalerState:
+        return self.scalers.get(fleet, ScalerState())
+
+    def save_scaler(self, fleet: str, state: ScalerState, *, last_tick: datetime | None) -> bool:
+        if self.load_scaler(fleet).last_tick != last_tick:
+            return False
+        self.scalers[fleet] = state
+        return True
+
+    def add_decision(self, fleet: str, decision: ScalingDecision, *, outcome: str) -> None:
+        self.decisions.append((fleet, decision, outcome))
+
+
+@dataclass
+class InMemoryInstancePool:
+    groups: dict[str, Group]
+    refuses: bool = False
+    breaks: set[str] = field(default_factory=set)
+
+    def describe(self, group_name: str) -> Group:
+        if group_name in self.breaks:
+            raise RuntimeError("describe failed")
+        return self.groups[group_name]
+
+    def set_desired(self, group_name: str, desired: int) -> None:
+        if self.refuses:
+            raise ScalingRefusedError("ScalingActivityInProgress")
+        self.groups[group_name] = replace(self.groups[group_name], desired=desired)
+
+
+@dataclass
+class InMemoryInstanceProbe:
+    readings: dict[str, int | None] = field(default_factory=dict)
+
+    def count_prompts(self, addresses: Sequence[str]) -> Mapping[str, int | None]:
+        return {address: self.readings.get(address) for address in addresses}
+
+
+@dataclass
+class InMemoryComfyUI:
+    """An instance whose prompts are moved on by the test."""
+
+    prompts: dict[str, Prompt] = field(default_factory=dict)
+    graphs: dict[str, Mapping[str, object]] = field(default_factory=dict)
+    uploads: dict[str, bytes] = field(default_factory=dict)
+    files: dict[str, bytes] = field(default_factory=dict)
+    cancelled: list[str] = field(default_factory=list)
+    reachable: bool = True
+    news: list[Callable[[], None]] = field(default_factory=list)
+    """What happens during each wait for news, one after the other."""
+    clock: FakeClock | None = None
+
+    def count_prompts(self) -> int:
+        self._check()
+        return sum(
+            p.state in (PromptState.PENDING, PromptState.RUNNING) for p in self.prompts.values()
+        )
+
+    def upload(self, name: str, content: MediaStream) -> str:
+        self._check()
+        self.uploads[name] = content.content.read()
+        return name
+
+    def submit(self, prompt_id: str, graph: Mapping[str, object]) -> None:
+        self._check()
+        assert prompt_id not in self.graphs, "posted twice"
+        self.graphs[prompt_id] = graph
+        self.prompts[prompt_id] = Prompt(PromptState.PENDING)
+
+    def find(self, prompt_id: str) -> Prompt:
+        self._check()
+        return self.prompts.get(prompt_id, Prompt(PromptState.UNKNOWN))
+
+    @contextmanager
+    def watch(self, prompt_id: str) -> Iterator[Callable[[float], None]]:
+        def wait(seconds: float) -> None:
+            if self.clock is not None:
+                self.clock.sleep(seconds)
+            if self.news:
+                self.news.pop(0)()
+
+        yield wait
+
+    @contextmanager
+    def open_output(self, file: OutputFile) -> Iterator[BinaryIO]:
+        self._check()
+        if file.filename not in self.files:
+            raise OutputMissingError(file.filename)
+        yield io.BytesIO(self.files[file.filename])
+
+    def cancel(self, prompt_id: str) -> None:
+        self._check()
+        self.cancelled.append(prompt_id)
+        self.prompts.pop(prompt_id, None)
+
+    def _check(self) -> None:
+        if not self.reachable:
+            raise InstanceUnreachableError("refused")
+
+
+@dataclass
+class InMemoryConnector:
+    instances: dict[str, InMemoryComfyUI]
+
+    def connect(self, address: str) -> InMemoryComfyUI:
+        return self.instances[address]
+
+
+@dataclass
+class InMemoryMediaStore:
+    inputs: dict[tuple[str, str], bytes] = field(default_factory=dict)
+    results: dict[str, tuple[bytes, str]] = field(default_factory=dict)
+
+    @contextmanager
+    def open_input(self, bucket: str, key: str) -> Iterator[MediaStream]:
+        if (bucket, key) not in self.inputs:
+            raise InputNotFoundError(f"The input {key} does not exist.")
+        content = self.inputs[bucket, key]
+        yield MediaStream(io.BytesIO(content), len(content))
+
+    def put_result(self, key: str, content: BinaryIO, *, content_type: str) -> None:
+        self.results[key] = (content.read(), content_type)
+
+
+@dataclass
+class InMemoryReplyTopic:
+    replies: list[str] = field(default_factory=list)
+
+    def publish(self, reply: str) -> None:
+        self.replies.append(reply)
+
+
+@dataclass
+class InMemoryJobRunner:
+    started: list[tuple[str, int]] = field(default_factory=list)
+
+    def start(self, job_id: str, run: int) -> None:
+        if (job_id, run) not in self.started:
+            self.started.append((job_id, run))
+
+
+@dataclass
+class InMemoryAdmission:
+    kicked: list[str] = field(default_factory=list)
+    breaks: bool = False
+
+    def kick(self, fleet: str) -> None:
+        if self.breaks:
+            raise RuntimeError("throttled")
+        self.kicked.append(fleet)

@@ -1,0 +1,174 @@
+from dataclasses import dataclass, field
+
+from ml_service.domain.fleets import Group, GroupMember
+from ml_service.domain.jobs import JobState
+from ml_service.ports import QueuedMessage
+from ml_service.services.admit_jobs import AdmissionReport, AdmissionStatus, AdmitJobs
+from ml_service.services.refresh_registry import RefreshRegistry
+
+from tests.fakes import (
+    NOON,
+    InMemoryFleetStore,
+    InMemoryInstancePool,
+    InMemoryInstanceProbe,
+    InMemoryJobQueue,
+    InMemoryJobRunner,
+    InMemoryJobStore,
+)
+from tests.makers import FLEETS, JOB_ID, make_body, make_instance, make_job
+
+FLEET = "pulid"
+GROUP = Group(1, 1, 3, [GroupMember("i-z", NOON, "10.0.0.26", in_service=True)])
+
+
+@dataclass
+class World:
+    store: InMemoryFleetStore
+    jobs: InMemoryJobStore = field(default_factory=InMemoryJobStore)
+    queue: InMemoryJobQueue = field(default_factory=InMemoryJobQueue)
+    runner: InMemoryJobRunner = field(default_factory=InMemoryJobRunner)
+
+    def put(self, *job_ids: str) -> None:
+        for job_id in job_ids:
+            self.jobs.add(make_job(job_id=job_id))
+        self.queue.send([QueuedMessage(f"sqs-{i}", make_body(MessageId=i)) for i in job_ids])
+
+    def admit(self, slots: int = 4) -> AdmissionReport:
+        service = AdmitJobs(
+            fleets={FLEET: FLEETS[FLEET].model_copy(update={"slots_per_instance": slots})},
+            task_queues={FLEET: self.queue},
+            jobs=self.jobs,
+            store=self.store,
+            registry=RefreshRegistry(
+                self.store,
+                InMemoryInstancePool({FLEETS[FLEET].group_name: GROUP}),
+                InMemoryInstanceProbe({"10.0.0.26": 0}),
+            ),
+            runner=self.runner,
+        )
+        return service.admit(FLEET, now=NOON)
+
+    def slots(self) -> dict[str, set[str]]:
+        return {i.instance_id: set(i.jobs) for i in self.store.list_instances(FLEET)}
+
+
+def world(*instances) -> World:
+    return World(InMemoryFleetStore(FLEET, *instances))
+
+
+def test_a_waiting_job_takes_a_slot_and_gets_its_execution():
+    w = world(make_instance("a"))
+    w.put(JOB_ID)
+    report = w.admit()
+    assert report.job_ids == [JOB_ID]
+    job = w.jobs.get(JOB_ID)
+    assert (job.state, job.instance_id, job.address, job.attempt) == (
+        JobState.ADMITTED,
+        "i-a",
+        "10.0.0.1",
+        1,
+    )
+    assert w.runner.started == [(JOB_ID, 1)]
+    assert w.slots() == {"i-a": {JOB_ID}}
+    assert (w.queue.visible, w.queue.hidden) == ([], {})
+
+
+def test_only_as_many_jobs_as_there_are_free_slots_leave_the_queue():
+    w = world(make_instance("a", reading=3), make_instance("b", reading=2))
+    w.put(*(f"job-{n}" for n in range(6)))
+    assert len(w.admit().job_ids) == 3
+    assert len(w.queue.visible) == 3
+
+
+def test_jobs_spread_over_the_instances():
+    w = world(make_instance("a"), make_instance("b"), make_instance("c"))
+    w.put(*(f"job-{n}" for n in range(6)))
+    w.admit()
+    assert [len(jobs) for jobs in w.slots().values()] == [2, 2, 2]
+
+
+def test_more_than_one_receive_is_made_for_many_slots():
+    w = world(*(make_instance(name) for name in "abcdefg"))
+    w.put(*(f"job-{n}" for n in range(25)))
+    assert len(w.admit().job_ids) == 25
+
+
+def test_nothing_leaves_the_queue_while_nothing_is_ready():
+    w = world(make_instance("a", reading=None))
+    w.put(JOB_ID)
+    assert w.admit().job_ids == []
+    assert len(w.queue.visible) == 1
+
+
+def test_a_message_received_twice_is_admitted_once():
+    w = world(make_instance("a"), make_instance("b"))
+    w.put(JOB_ID)
+    w.queue.send([QueuedMessage("again", make_body())])
+    report = w.admit()
+    assert report.counts == {AdmissionStatus.ADMITTED: 1, AdmissionStatus.REPEATED: 1}
+    assert w.runner.started == [(JOB_ID, 1)]
+    assert sum(len(jobs) for jobs in w.slots().values()) == 1
+    assert w.queue.hidden == {}
+
+
+def test_a_job_whose_execution_was_never_started_gets_it():
+    w = world(make_instance("a"))
+    w.put(JOB_ID)
+    w.jobs.save(w.jobs.get(JOB_ID).admit(instance="i-a#1", instance_id="i-a", address="", at=NOON))
+    w.admit()
+    assert w.runner.started == [(JOB_ID, 1)]
+
+
+def test_a_job_that_has_its_answer_runs_no_more():
+    w = world(make_instance("a"))
+    w.put(JOB_ID)
+    w.jobs.save(w.jobs.get(JOB_ID).close(JobState.FAILED, reply="r", at=NOON))
+    assert w.admit().counts == {AdmissionStatus.REPEATED: 1}
+    assert w.runner.started == []
+    assert w.queue.hidden == {}
+
+
+def test_a_message_without_a_record_is_left_for_the_dead_letter_queue():
+    w = world(make_instance("a"))
+    w.queue.send([QueuedMessage("x", make_body()), QueuedMessage("y", "no json")])
+    assert w.admit().counts == {AdmissionStatus.ORPHANED: 2}
+    assert len(w.queue.hidden) == 2
+
+
+def test_the_last_slot_goes_to_one_and_the_other_message_waits_on():
+    class Raced(InMemoryFleetStore):
+        def take_slot(self, fleet, key, job_id, *, slots, at):
+            super().take_slot(fleet, key, "faster", slots=slots, at=at)
+            return super().take_slot(fleet, key, job_id, slots=slots, at=at)
+
+    w = World(Raced(FLEET, make_instance("a")))
+    w.put(JOB_ID)
+    report = w.admit(slots=1)
+    assert report.counts == {AdmissionStatus.GIVEN_BACK: 1}
+    assert len(w.queue.visible) == 1
+    assert w.jobs.get(JOB_ID).state is JobState.QUEUED
+
+
+def test_of_two_admissions_of_one_job_the_slower_gives_its_slot_back():
+    class Raced(InMemoryJobStore):
+        def save(self, job):
+            if job.version == 2:
+                super().save(
+                    self.get(job.job_id).admit(
+                        instance="i-b#1", instance_id="i-b", address="", at=NOON
+                    )
+                )
+            super().save(job)
+
+    w = World(InMemoryFleetStore(FLEET, make_instance("a")), jobs=Raced())
+    w.put(JOB_ID)
+    w.admit()
+    assert w.jobs.get(JOB_ID).instance_id == "i-b"
+    assert w.slots() == {"i-a": set()}
+
+
+def test_an_empty_registry_is_filled_first():
+    w = world()
+    w.put(JOB_ID)
+    assert w.admit().job_ids == [JOB_ID]
+    assert list(w.slots()) == ["i-z"]

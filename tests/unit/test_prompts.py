@@ -1,0 +1,25 @@
+import uuid
+
+import pytest
+from ml_service.domain.prompts import make_prompt_id, seconds_until_look
+
+
+def test_a_prompt_id_is_stable_canonical_and_its_own_for_each_attempt():
+    ids = [make_prompt_id(stage="dev", job_id="j", attempt=n) for n in (1, 1, 2)]
+    assert ids[0] == ids[1] != ids[2]
+    assert ids[0] == str(uuid.UUID(ids[0]))
+    assert ids[0] != make_prompt_id(stage="prod", job_id="j", attempt=1)
+
+
+@pytest.mark.parametrize(
+    ("position", "expected_seconds", "wait"),
+    [
+        (1, 600, 0),  # next in the queue
+        (3, 5, 0),  # starts within 15 s
+        (2, 10, 5),  # never less than 5 s
+        (4, 80, 300),  # never more than 300 s
+        (3, 20, 45),
+    ],
+)
+def test_a_pending_prompt_is_looked_at_when_its_start_is_near(position, expected_seconds, wait):
+    assert seconds_until_look(position, expected_seconds) == wait

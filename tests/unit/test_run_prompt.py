@@ -1,0 +1,254 @@
+"""submit_prompt, await_prompt and collect_outputs, on one instance in memory."""
+
+from dataclasses import dataclass, field
+from datetime import timedelta
+
+import pytest
+from ml_service.domain.errors import (
+    DeadlineExceededError,
+    InputNotFoundError,
+    InstanceUnreachableError,
+    JobClosedError,
+    OutputMissingError,
+    PromptFailedError,
+)
+from ml_service.domain.jobs import Job, JobState
+from ml_service.domain.prompts import Prompt, PromptState
+from ml_service.services.await_prompt import HOLD_LIMIT_SECONDS, Awaited, AwaitPrompt, AwaitStatus
+from ml_service.services.collect_outputs import CollectOutputs
+from ml_service.services.submit_prompt import SubmitPrompt
+
+from tests.fakes import (
+    NOON,
+    FakeClock,
+    InMemoryComfyUI,
+    InMemoryConnector,
+    InMemoryFleetStore,
+    InMemoryJobStore,
+    InMemoryMediaStore,
+)
+from tests.makers import BUCKET, CATALOG, JOB_ID, make_instance, make_job
+
+ADDRESS = "10.0.0.1"
+
+
+@dataclass
+class World:
+    job: Job
+    comfyui: InMemoryComfyUI = field(default_factory=InMemoryComfyUI)
+    media: InMemoryMediaStore = field(default_factory=InMemoryMediaStore)
+    clock: FakeClock = field(default_factory=FakeClock)
+
+    def __post_init__(self) -> None:
+        self.jobs = InMemoryJobStore(self.job)
+        self.store = InMemoryFleetStore(self.job.fleet, make_instance("a"))
+        self.connector = InMemoryConnector({ADDRESS: self.comfyui})
+        self.comfyui.clock = self.clock
+
+    def submit(self) -> Job:
+        return SubmitPrompt(
+            stage="dev",
+            catalog=CATALOG,
+            jobs=self.jobs,
+            store=self.store,
+            media=self.media,
+            connector=self.connector,
+            clock=self.clock,
+        ).submit(JOB_ID)
+
+    def await_prompt(self) -> Awaited:
+        service = AwaitPrompt(self.jobs, self.store, self.connector, self.clock)
+        return service.await_prompt(JOB_ID)
+
+    def collect(self) -> Job:
+        return CollectOutputs(self.jobs, self.media, self.connector).collect(JOB_ID)
+
+    def set_prompt(self, prompt: Prompt) -> None:
+        self.comfyui.prompts["p"] = prompt
+
+    def reading(self) -> int | None:
+        return self.store.list_instances(self.job.fleet)[0].reading
+
+
+def admitted(workflow: str = "flux-prompt") -> World:
+    return World(
+        make_job(workflow).admit(instance="i-a#1", instance_id="i-a", address=ADDRESS, at=NOON)
+    )
+
+
+def submitted(prompt: Prompt | None, **changes: object) -> World:
+    job = admitted().job.submit(prompt_id="p", at=NOON).model_copy(update=changes)
+    world = World(job)
+    if prompt is not None:
+        world.set_prompt(prompt)
+    return world
+
+
+SUCCEEDED = Prompt(
+    PromptState.SUCCEEDED,
+    outputs={"2": {"images": [{"filename": "a.png", "subfolder": "", "type": "output"}]}},
+)
+
+
+def test_inputs_are_uploaded_and_the_graph_uses_the_names_they_got():
+    world = admitted("photo-make-up-lips-thumbnails")
+    world.media.inputs = {
+        (BUCKET, "photos/face.png"): b"face",
+        (BUCKET, "photos/lips.png"): b"lips",
+    }
+    world.comfyui.upload = lambda name, content: f"renamed {content.content.read().decode()}"
+    job = world.submit()
+    graph = world.comfyui.graphs[job.prompt_id]
+    assert graph["1"]["inputs"]["image"] == "renamed face"
+    assert graph["2"]["inputs"]["image"] == "renamed lips"
+    assert graph["10"]["inputs"]["filename_prefix"] == f"{job.inputs.output_prefix}_608x1080"
+    assert graph["14"]["inputs"]["value"] == job.seed
+    assert job.state is JobState.SUBMITTED
+    assert world.reading() == 1
+
+
+def test_the_attempt_is_on_record_before_the_prompt_is_posted():
+    world = admitted()
+    seen = []
+    post = world.comfyui.submit
+
+    def submit(prompt_id, graph):
+        seen.append(world.jobs.get(JOB_ID).prompt_id)
+        post(prompt_id, graph)
+
+    world.comfyui.submit = submit
+    assert seen == []
+    assert [world.submit().prompt_id] == seen
+
+
+def test_a_repeat_finds_the_prompt_and_posts_nothing():
+    world = admitted()
+    job = world.submit()
+    assert world.submit() == job
+    assert list(world.comfyui.graphs) == [job.prompt_id]
+
+
+def test_a_repeat_after_a_crash_before_the_post_posts_it():
+    world = admitted()
+    job = world.submit()
+    world.comfyui.graphs.clear()
+    world.comfyui.prompts.clear()
+    world.submit()
+    assert list(world.comfyui.graphs) == [job.prompt_id]
+
+
+def test_a_missing_input_fails_the_job_before_anything_is_posted():
+    world = admitted("photo-make-up-lips-thumbnails")
+    with pytest.raises(InputNotFoundError, match="photos/face.png"):
+        world.submit()
+    assert world.comfyui.graphs == {}
+
+
+def test_an_unreachable_instance_is_no_longer_ready():
+    world = admitted()
+    world.comfyui.reachable = False
+    with pytest.raises(InstanceUnreachableError):
+        world.submit()
+    assert world.reading() is None
+
+
+def test_a_prompt_of_a_job_closed_meanwhile_is_cancelled():
+    world = admitted()
+    post = world.comfyui.submit
+
+    def submit(prompt_id, graph):
+        post(prompt_id, graph)
+        job = world.jobs.get(JOB_ID)
+        world.jobs.save(job.close(JobState.CANCELLED, reply="r", at=NOON))
+
+    world.comfyui.submit = submit
+    job = world.submit()
+    assert world.comfyui.cancelled == [job.prompt_id]
+
+
+def test_a_succeeded_prompt_leaves_its_files_in_the_record():
+    world = submitted(SUCCEEDED)
+    assert world.await_prompt().status is AwaitStatus.SUCCEEDED
+    assert [file.filename for file in world.jobs.get(JOB_ID).outputs] == ["a.png"]
+    assert world.reading() == 0
+
+
+def test_a_running_prompt_is_held_until_it_is_done():
+    world = submitted(Prompt(PromptState.RUNNING))
+    world.comfyui.news = [lambda: None, lambda: world.set_prompt(SUCCEEDED)]
+    awaited = world.await_prompt()
+    assert awaited.status is AwaitStatus.SUCCEEDED
+    assert awaited.job.seen_running
+
+
+def test_a_hold_ends_in_time_for_the_functions_own_limit():
+    world = submitted(Prompt(PromptState.RUNNING))
+    assert world.await_prompt().status is AwaitStatus.RUNNING
+    held = (world.clock.now() - NOON).total_seconds()
+    assert HOLD_LIMIT_SECONDS <= held < HOLD_LIMIT_SECONDS + 10
+
+
+def test_a_prompt_far_back_in_the_queue_is_not_held():
+    world = submitted(Prompt(PromptState.PENDING, position=4))
+    awaited = world.await_prompt()
+    assert (awaited.status, awaited.wait_seconds) == (AwaitStatus.PENDING, 4 * 20 - 15)
+    assert world.clock.now() == NOON
+
+
+def test_a_prompt_that_is_nowhere_twice_is_lost():
+    world = submitted(None)
+    assert world.await_prompt().status is AwaitStatus.LOST
+
+
+def test_a_prompt_that_appears_at_the_second_look_is_not_lost():
+    world = submitted(None)
+    sleep = world.clock.sleep
+
+    def sleep_and_finish(seconds):
+        sleep(seconds)
+        world.set_prompt(SUCCEEDED)
+
+    world.clock.sleep = sleep_and_finish
+    assert world.await_prompt().status is AwaitStatus.SUCCEEDED
+
+
+def test_a_failed_prompt_fails_the_job_with_its_reason():
+    world = submitted(Prompt(PromptState.FAILED, failure="Node 3 (KSampler) failed."))
+    with pytest.raises(PromptFailedError, match=r"Node 3 \(KSampler\)"):
+        world.await_prompt()
+
+
+def test_a_job_past_its_deadline_has_its_prompt_cancelled():
+    world = submitted(
+        Prompt(PromptState.RUNNING), run_deadline=NOON + timedelta(seconds=5), run_seconds=5
+    )
+    with pytest.raises(DeadlineExceededError):
+        world.await_prompt()
+    assert world.comfyui.cancelled == ["p"]
+
+
+def test_a_prompt_that_ended_just_past_the_deadline_still_counts():
+    world = submitted(SUCCEEDED, run_deadline=NOON - timedelta(seconds=1))
+    assert world.await_prompt().status is AwaitStatus.SUCCEEDED
+
+
+def test_outputs_are_stored_under_their_keys_with_their_type():
+    world = submitted(SUCCEEDED)
+    world.comfyui.files = {"a.png": b"picture"}
+    world.await_prompt()
+    assert world.collect().result_keys == ("comfyui-results/a.png",)
+    assert world.media.results == {"comfyui-results/a.png": (b"picture", "image/png")}
+
+
+def test_a_missing_output_fails_the_job():
+    world = submitted(SUCCEEDED)
+    world.await_prompt()
+    with pytest.raises(OutputMissingError):
+        world.collect()
+
+
+@pytest.mark.parametrize("step", [World.submit, World.await_prompt, World.collect])
+def test_no_step_works_on_a_closed_job(step):
+    world = World(admitted().job.close(JobState.EXPIRED, reply="r", at=NOON))
+    with pytest.raises(JobClosedError):
+        step(world)
