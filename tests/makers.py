@@ -9,7 +9,6 @@ from ml_service.adapters.workflow_files import load_catalog
 from ml_service.domain.fleets import Fleet, Instance
 from ml_service.domain.inputs import resolve_inputs
 from ml_service.domain.jobs import Job, JobState, make_fingerprint
-
 from tests.fakes import NOON
 
 PROJECT = Path(__file__).parent.parent

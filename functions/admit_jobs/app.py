@@ -5,7 +5,8 @@ from typing import Any
 from aws_lambda_powertools import Logger, Metrics
 from aws_lambda_powertools.metrics import MetricUnit
 from aws_lambda_powertools.utilities.typing import LambdaContext
-from ml_service.bootstrap import make_admit_jobs, make_clock
+
+from ml_service.bootstrap import make_admit_jobs
 
 logger = Logger()
 metrics = Metrics()
@@ -16,17 +17,16 @@ metrics = Metrics()
 def handler(event: dict[str, Any], context: LambdaContext) -> None:
     """Admit jobs of the fleet that the event is about, or of all fleets on a tick."""
     service = make_admit_jobs()
-    now = make_clock().now()
     group_name = event.get("detail", {}).get("AutoScalingGroupName")
     if group_name is not None:
         # An instance has come or gone: the registry must know before anything is placed.
         names = [n for n, fleet in service.fleets.items() if fleet.group_name == group_name]
         for name in names:
-            service.registry.refresh(name, service.fleets[name], now=now)
+            service.registry.refresh(name, service.fleets[name], now=service.clock.now())
     else:
         names = [event["fleet"]] if "fleet" in event else list(service.fleets)
     for name in names:
-        report = service.admit(name, now=now)
+        report = service.admit(name)
         logger.info(
             "fleet admitted",
             extra={

@@ -6,6 +6,7 @@ from typing import Any
 from aws_lambda_powertools import Logger, Metrics
 from aws_lambda_powertools.metrics import MetricUnit
 from aws_lambda_powertools.utilities.typing import LambdaContext
+
 from ml_service.bootstrap import make_clock, make_dispatch_jobs
 from ml_service.ports import QueuedMessage
 from ml_service.services.dispatch_jobs import DispatchStatus

@@ -6,6 +6,7 @@ from typing import Any
 from aws_lambda_powertools import Logger
 from aws_lambda_powertools.metrics import EphemeralMetrics, MetricUnit
 from aws_lambda_powertools.utilities.typing import LambdaContext
+
 from ml_service.bootstrap import make_clock, make_scale_fleets
 from ml_service.domain.scaling import ScalingAction
 from ml_service.services.scale_fleets import FleetTick

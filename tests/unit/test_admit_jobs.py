@@ -5,9 +5,9 @@ from ml_service.domain.jobs import JobState
 from ml_service.ports import QueuedMessage
 from ml_service.services.admit_jobs import AdmissionReport, AdmissionStatus, AdmitJobs
 from ml_service.services.refresh_registry import RefreshRegistry
-
 from tests.fakes import (
     NOON,
+    FakeClock,
     InMemoryFleetStore,
     InMemoryInstancePool,
     InMemoryInstanceProbe,
@@ -45,8 +45,9 @@ class World:
                 InMemoryInstanceProbe({"10.0.0.26": 0}),
             ),
             runner=self.runner,
+            clock=FakeClock(),
         )
-        return service.admit(FLEET, now=NOON)
+        return service.admit(FLEET)
 
     def slots(self) -> dict[str, set[str]]:
         return {i.instance_id: set(i.jobs) for i in self.store.list_instances(FLEET)}

@@ -1,10 +1,10 @@
 from datetime import timedelta
 
 import pytest
+
 from ml_service.domain.errors import AttemptsExhaustedError, DeadlineExceededError, JobClosedError
 from ml_service.domain.jobs import Job, JobState
 from ml_service.services.choose_instance import ChooseInstance, PlacementStatus
-
 from tests.fakes import NOON, InMemoryFleetStore, InMemoryJobStore
 from tests.makers import FLEETS, JOB_ID, make_instance, make_job
 

@@ -5,7 +5,6 @@ from ml_service.domain.errors import RefusalCode
 from ml_service.domain.jobs import JobState
 from ml_service.ports import QueuedMessage
 from ml_service.services.dispatch_jobs import DispatchJobs, DispatchReport, DispatchStatus
-
 from tests.fakes import (
     NOON,
     InMemoryAdmission,

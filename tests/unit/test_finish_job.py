@@ -1,10 +1,10 @@
 import json
 
 import pytest
+
 from ml_service.domain.errors import JOB_ERRORS
 from ml_service.domain.jobs import Job, JobState
 from ml_service.services.finish_job import FinishJob, StepError, explain_error
-
 from tests.fakes import (
     NOON,
     InMemoryAdmission,

@@ -1,13 +1,13 @@
 from datetime import UTC, datetime, timedelta
 
 import pytest
+
 from ml_service.domain.fleets import (
     GroupMember,
     count_free_slots,
     is_registry_stale,
     rank_instances,
 )
-
 from tests.fakes import NOON
 from tests.makers import make_instance
 

@@ -1,9 +1,9 @@
 from typing import Any
 
 import pytest
+
 from ml_service.domain.errors import RefusalCode, RefusedMessageError
 from ml_service.domain.inputs import JobInputs, resolve_inputs
-
 from tests.makers import BUCKET, CATALOG, PARTIAL_NAME, make_payload
 
 

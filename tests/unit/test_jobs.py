@@ -1,13 +1,13 @@
 from datetime import timedelta
 
 import pytest
+
 from ml_service.domain.errors import (
     AttemptsExhaustedError,
     DeadlineExceededError,
     JobClosedError,
 )
 from ml_service.domain.jobs import MAX_ATTEMPTS, Failure, Job, JobState, make_fingerprint
-
 from tests.fakes import NOON
 from tests.makers import make_job
 

@@ -1,9 +1,9 @@
 import json
 
 import pytest
+
 from ml_service.domain.errors import RefusalCode, RefusedMessageError
 from ml_service.domain.messages import find_partial_name, parse_message, read_job_id
-
 from tests.makers import JOB_ID, PARTIAL_NAME, make_body, make_payload
 
 

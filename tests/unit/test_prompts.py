@@ -1,6 +1,7 @@
 import uuid
 
 import pytest
+
 from ml_service.domain.prompts import make_prompt_id, seconds_until_look
 
 

@@ -3,10 +3,10 @@ import copy
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
+
 from ml_service.domain.errors import WorkflowError
 from ml_service.domain.rendering import render_prompt
 from ml_service.domain.workflows import Workflow
-
 from tests.makers import CATALOG
 
 WORKFLOW = Workflow.model_validate(

@@ -4,6 +4,7 @@ from dataclasses import dataclass, field
 from datetime import timedelta
 
 import pytest
+
 from ml_service.domain.errors import (
     DeadlineExceededError,
     InputNotFoundError,
@@ -17,7 +18,6 @@ from ml_service.domain.prompts import Prompt, PromptState
 from ml_service.services.await_prompt import HOLD_LIMIT_SECONDS, Awaited, AwaitPrompt, AwaitStatus
 from ml_service.services.collect_outputs import CollectOutputs
 from ml_service.services.submit_prompt import SubmitPrompt
-
 from tests.fakes import (
     NOON,
     FakeClock,

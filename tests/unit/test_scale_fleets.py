@@ -4,7 +4,6 @@ from ml_service.domain.fleets import Fleet, Group, GroupMember
 from ml_service.domain.scaling import ScalerState, ScalingAction
 from ml_service.services.refresh_registry import RefreshRegistry
 from ml_service.services.scale_fleets import ScaleFleets
-
 from tests.fakes import (
     NOON,
     InMemoryFleetStore,

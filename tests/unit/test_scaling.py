@@ -6,6 +6,7 @@ from typing import Any
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
+
 from ml_service.domain.scaling import (
     FleetObservation,
     ScalerState,
@@ -14,7 +15,6 @@ from ml_service.domain.scaling import (
     ScalingPolicy,
     decide_scaling,
 )
-
 from tests.fakes import NOON
 
 POLICY = ScalingPolicy(threshold=5)

@@ -84,7 +84,7 @@ def assign_roles(
     """
     if len(keys) == 1:
         return {OutputRole.MAIN: keys[0]}
-    roles = {}
+    roles: dict[OutputRole, str] = {}
     for role, pattern in patterns.items():
         for key in keys:
             if pattern in key.removeprefix(RESULT_PREFIX + output_prefix):

@@ -3,7 +3,6 @@
 from collections import Counter
 from collections.abc import Mapping
 from dataclasses import dataclass, field
-from datetime import datetime
 from enum import StrEnum
 
 from ml_service.domain.errors import JobChangedError, JobNotFoundError
@@ -16,7 +15,7 @@ from ml_service.domain.fleets import (
 )
 from ml_service.domain.jobs import Job, JobState
 from ml_service.domain.messages import read_job_id
-from ml_service.ports import FleetStore, JobQueue, JobRunner, JobStore, QueuedMessage
+from ml_service.ports import Clock, FleetStore, JobQueue, JobRunner, JobStore, QueuedMessage
 from ml_service.services.dispatch_jobs import JOB_ID_ATTRIBUTE
 from ml_service.services.refresh_registry import RefreshRegistry
 
@@ -57,17 +56,19 @@ class AdmitJobs:
     store: FleetStore
     registry: RefreshRegistry
     runner: JobRunner
+    clock: Clock
 
-    def admit(self, name: str, *, now: datetime) -> AdmissionReport:
+    def admit(self, name: str) -> AdmissionReport:
         """Admit jobs of one fleet until its slots are full or nothing waits."""
         fleet = self.fleets[name]
         instances = self.store.list_instances(name)
+        now = self.clock.now()
         if is_registry_stale(instances, now):
             self.registry.refresh(name, fleet, now=now)
             instances = self.store.list_instances(name)
         slots = fleet.slots_per_instance
         report = AdmissionReport(name, count_free_slots(instances, slots=slots))
-        round_ = _Round(self, name, slots, {i.key: i for i in instances}, report, now)
+        round_ = _Round(self, name, slots, {i.key: i for i in instances}, report)
         while free := round_.count_free_slots():
             messages = self.task_queues[name].receive(min(free, _RECEIVE_LIMIT))
             statuses = [round_.admit(message) for message in messages]
@@ -86,7 +87,6 @@ class _Round:
     slots: int
     instances: dict[str, Instance]
     report: AdmissionReport
-    now: datetime
 
     def count_free_slots(self) -> int:
         return count_free_slots(self.instances.values(), slots=self.slots)
@@ -116,19 +116,18 @@ class _Round:
     def _place(self, job: Job) -> Job | None:
         """Give a queued job a slot; returns its record as it then is, None if none is left."""
         store = self.parts.store
+        now = self.parts.clock.now()
         for instance in rank_instances(self.instances.values(), slots=self.slots):
-            if not store.take_slot(
-                self.fleet, instance.key, job.job_id, slots=self.slots, at=self.now
-            ):
+            if not store.take_slot(self.fleet, instance.key, job.job_id, slots=self.slots, at=now):
                 # Somebody filled or drained it since the list was read.
                 del self.instances[instance.key]
                 continue
-            self.instances[instance.key] = instance.with_job(job.job_id, self.now)
+            self.instances[instance.key] = instance.with_job(job.job_id, now)
             admitted = job.admit(
                 instance=instance.key,
                 instance_id=instance.instance_id,
                 address=instance.address,
-                at=self.now,
+                at=now,
             )
             try:
                 self.parts.jobs.save(admitted)

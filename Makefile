@@ -1,0 +1,50 @@
+# Every target sets up what it needs. make help lists them.
+.DEFAULT_GOAL := help
+SHELL := /bin/bash
+
+VENV := .venv
+BIN := $(VENV)/bin
+# The first Python on the path that the project supports; or say which: make demo PYTHON=python3.12
+SUPPORTED := import sys; sys.exit(not (3, 11) <= sys.version_info[:2] <= (3, 13))
+PYTHON ?= $(shell for name in python3.13 python3.12 python3.11 python3 python; do \
+	$$name -c '$(SUPPORTED)' 2>/dev/null && echo $$name && break; done)
+
+.PHONY: help
+help: ## List the targets
+	@grep -E '^[a-z-]+:.*##' $(MAKEFILE_LIST) | sed -E 's/:.*## /\t/' | expand -t 12
+
+.PHONY: setup
+setup: $(VENV)/.installed ## Make the virtual environment
+
+$(VENV)/.installed: pyproject.toml layers/common/requirements.txt
+	@$(if $(PYTHON),true,echo "ml-service needs Python 3.11, 3.12 or 3.13 and found none of them on PATH\
+	 (python3 here: $$(python3 --version 2>&1)). Install one, or name it: make $(MAKECMDGOALS) PYTHON=/path/to/python3.13" >&2; exit 1)
+	@$(PYTHON) -c '$(SUPPORTED)' || { echo "ml-service needs Python 3.11, 3.12 or 3.13; $(PYTHON) is $$($(PYTHON) --version 2>&1)." >&2; exit 1; }
+	$(PYTHON) -m venv --clear $(VENV)
+	$(BIN)/python -m pip install --quiet uv
+	$(BIN)/uv pip install --quiet --python $(BIN)/python --editable '.[local,dev]'
+	@touch $@
+
+.PHONY: demo
+demo: setup ## Run one job of every workflow through the whole system, on this machine
+	@$(BIN)/ml-service demo
+
+.PHONY: local
+local: setup ## Start local mode on port 4566
+	@$(BIN)/ml-service local
+
+.PHONY: test
+test: setup ## Run every test
+	$(BIN)/python -m pytest -q -n 2 --dist loadfile
+
+.PHONY: check
+check: setup ## Format, lint, types and the dependency rule
+	$(BIN)/ruff format --check .
+	$(BIN)/ruff check .
+	$(BIN)/mypy
+	$(BIN)/lint-imports
+
+.PHONY: format
+format: setup ## Format and mend what can be mended
+	$(BIN)/ruff format .
+	$(BIN)/ruff check --fix .

@@ -1,0 +1,1 @@
+"""A simulated ComfyUI server: the real protocol, real media files, no models and no GPU."""

@@ -1,0 +1,207 @@
+"""Routes that bring files to the server and take them away: /upload/image, /upload/mask, /view."""
+
+import asyncio
+import hashlib
+import io
+import json
+import mimetypes
+import shutil
+from collections.abc import Mapping
+from pathlib import Path
+from typing import IO
+
+from aiohttp import web
+from aiohttp.web_request import FileField
+from PIL import Image
+
+from local.comfyui.media_folders import (
+    FOLDER_TYPES,
+    INPUT,
+    OUTPUT,
+    MediaFolders,
+    OutsideFolderError,
+    split_annotation,
+)
+
+_OVERWRITE_VALUES = ("true", "1")
+
+# What a browser would run is sent as plain bytes.
+_UNSAFE_TYPES = (
+    "text/html",
+    "text/html-sandboxed",
+    "application/xhtml+xml",
+    "text/javascript",
+    "application/javascript",
+    "text/css",
+)
+_BYTES_TYPE = "application/octet-stream"
+
+_DEFAULT_QUALITY = 90
+_CHUNK_BYTES = 1024 * 1024
+
+
+class _RefusedViewError(Exception):
+    """When no file is shown; `status` is the answer's."""
+
+    def __init__(self, status: int) -> None:
+        super().__init__(f"status {status}")
+        self.status = status
+
+
+class FileRoutes:
+    """Handlers for the files of the three media folders."""
+
+    def __init__(self, folders: MediaFolders) -> None:
+        self._folders = folders
+
+    def routes(self) -> list[web.RouteDef]:
+        """Return the routes."""
+        return [
+            web.post("/upload/image", self.upload_image),
+            web.post("/upload/mask", self.upload_mask),
+            web.get("/view", self.view),
+        ]
+
+    async def upload_image(self, request: web.Request) -> web.Response:
+        """Store an uploaded file of any kind; the answer's name may differ from the one sent."""
+        form = await request.post()
+        upload = form.get("image")
+        if upload is None:
+            return web.Response(status=400)
+        if not isinstance(upload, FileField):
+            # ComfyUI trips over text in place of a file.
+            raise TypeError("the image field is no file")
+        folder_type = str(form.get("type", INPUT))
+        subfolder = str(form.get("subfolder", ""))
+        is_overwrite = form.get("overwrite") in _OVERWRITE_VALUES
+        if not upload.filename:
+            return web.Response(status=400)
+        try:
+            path = self._folders.resolve(folder_type, subfolder, upload.filename)
+        except OutsideFolderError:
+            return web.Response(status=400)
+        stored = await asyncio.to_thread(_store, upload.file, path, is_overwrite)
+        return web.json_response({"name": stored.name, "subfolder": subfolder, "type": folder_type})
+
+    async def upload_mask(self, request: web.Request) -> web.Response:
+        """Store the colours of an earlier upload with the uploaded mask's transparency.
+
+        Nothing is stored when the original is not there, which the answer does not tell.
+        """
+        form = await request.post()
+        upload, reference = form.get("image"), form.get("original_ref")
+        if upload is None:
+            return web.Response(status=400)
+        if not isinstance(upload, FileField) or not isinstance(reference, str):
+            raise TypeError("a mask needs a file and the reference of its original")
+        original = json.loads(reference)
+        folder_type = str(form.get("type", INPUT))
+        subfolder = str(form.get("subfolder", ""))
+        try:
+            path = self._folders.resolve(folder_type, subfolder, upload.filename)
+            original_path = self._folders.resolve(
+                original.get("type", OUTPUT), original.get("subfolder", ""), original["filename"]
+            )
+        except OutsideFolderError:
+            return web.Response(status=400)
+        if original_path.is_file():
+            await asyncio.to_thread(_store_mask, upload.file, original_path, path)
+        return web.json_response({"name": path.name, "subfolder": subfolder, "type": folder_type})
+
+    async def view(self, request: web.Request) -> web.StreamResponse:
+        """Answer a file, or a smaller preview, or some of its channels."""
+        try:
+            path = self._find_viewed(request.query)
+        except _RefusedViewError as error:
+            return web.Response(status=error.status)
+        headers = {"Content-Disposition": f'filename="{path.name}"'}
+        if "preview" in request.query:
+            body, content_type = await asyncio.to_thread(
+                _render_preview, path, request.query["preview"]
+            )
+            return web.Response(body=body, content_type=content_type, headers=headers)
+        channel = request.query.get("channel")
+        if channel in ("rgb", "a"):
+            body = await asyncio.to_thread(_render_channel, path, channel)
+            return web.Response(body=body, content_type="image/png", headers=headers)
+        content_type = mimetypes.guess_type(path.name)[0] or _BYTES_TYPE
+        if content_type in _UNSAFE_TYPES:
+            content_type = _BYTES_TYPE
+        return web.FileResponse(path, headers=headers | {"Content-Type": content_type})
+
+    def _find_viewed(self, query: Mapping[str, str]) -> Path:
+        if "filename" not in query:
+            raise _RefusedViewError(404)
+        name, annotated_type = split_annotation(query["filename"])
+        folder_type = annotated_type or query.get("type", OUTPUT)
+        if not name or name.startswith("/") or ".." in name or folder_type not in FOLDER_TYPES:
+            raise _RefusedViewError(400)
+        try:
+            path = self._folders.resolve(folder_type, query.get("subfolder", ""), Path(name).name)
+        except OutsideFolderError as error:
+            raise _RefusedViewError(403) from error
+        if not path.is_file():
+            raise _RefusedViewError(404)
+        return path
+
+
+def _store(file: IO[bytes], path: Path, is_overwrite: bool) -> Path:
+    """Write an upload and return its path: a new one, unless the file of that name is equal."""
+    path.parent.mkdir(parents=True, exist_ok=True)
+    target = path
+    if not is_overwrite:
+        digest = _hash(file)
+        number = 1
+        while target.exists():
+            with target.open("rb") as existing:
+                if _hash(existing) == digest:
+                    return target
+            target = path.with_name(f"{path.stem} ({number}){path.suffix}")
+            number += 1
+    file.seek(0)
+    with target.open("wb") as written:
+        shutil.copyfileobj(file, written)
+    return target
+
+
+def _hash(file: IO[bytes]) -> bytes:
+    digest = hashlib.sha256()
+    while chunk := file.read(_CHUNK_BYTES):
+        digest.update(chunk)
+    return digest.digest()
+
+
+def _store_mask(file: IO[bytes], original_path: Path, path: Path) -> None:
+    path.parent.mkdir(parents=True, exist_ok=True)
+    with Image.open(original_path) as original, Image.open(file) as mask:
+        result = original.convert("RGBA")
+        result.putalpha(mask.convert("RGBA").getchannel("A"))
+        result.save(path, compress_level=4)
+
+
+def _render_preview(path: Path, wanted: str) -> tuple[bytes, str]:
+    """Return a picture as webp or jpeg; `wanted` is such as `webp;50`."""
+    image_format, _, quality = wanted.partition(";")
+    if image_format not in ("webp", "jpeg"):
+        image_format = "webp"
+    buffer = io.BytesIO()
+    with Image.open(path) as image:
+        shown = image.convert("RGB") if image_format == "jpeg" else image
+        shown.save(
+            buffer,
+            format=image_format,
+            quality=int(quality) if quality.isdigit() else _DEFAULT_QUALITY,
+        )
+    return buffer.getvalue(), f"image/{image_format}"
+
+
+def _render_channel(path: Path, channel: str) -> bytes:
+    buffer = io.BytesIO()
+    with Image.open(path) as image:
+        if channel == "rgb":
+            shown = image.convert("RGB")
+        else:
+            shown = Image.new("RGBA", image.size)
+            shown.putalpha(image.convert("RGBA").getchannel("A"))
+        shown.save(buffer, format="PNG")
+    return buffer.getvalue()

@@ -1,0 +1,46 @@
+"""What a node's implementation is given, and what it returns."""
+
+import random
+import string
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass, field
+from datetime import datetime
+from typing import Any
+
+from local.comfyui.media_folders import MediaFolders
+
+
+class PromptInterruptedError(Exception):
+    """When the running prompt is cancelled; it may surface wherever progress is reported."""
+
+
+@dataclass(frozen=True)
+class NodeResult:
+    """The values of a node's output slots, and what an output node shows in the history."""
+
+    values: tuple[Any, ...] = ()
+    shown: dict[str, list[Any]] | None = None
+
+
+@dataclass(frozen=True)
+class NodeRun:
+    """The surroundings of one execution of a node."""
+
+    folders: MediaFolders
+    now: datetime
+    prompt: Mapping[str, Any]
+    extra_png_info: Mapping[str, Any] = field(default_factory=dict)
+    check_interrupt: Callable[[], None] = lambda: None
+
+    def metadata(self) -> dict[str, Any]:
+        """Return what saved files carry: the prompt itself and the request's own values."""
+        return {"prompt": self.prompt, **self.extra_png_info}
+
+    def temp_prefix(self) -> str:
+        """Return a prefix for preview files that no other node uses."""
+        letters = "".join(random.choices(string.ascii_lowercase, k=5))
+        return f"ComfyUI_temp_{letters}"
+
+
+# Called with the run and the node's inputs by name.
+NodeImplementation = Callable[..., NodeResult]

@@ -1,0 +1,253 @@
+"""One execution of one prompt: runs its nodes in order and tells the websockets about it."""
+
+import threading
+import time
+import traceback
+from collections.abc import Mapping
+from dataclasses import dataclass
+from datetime import UTC, datetime
+from typing import Any, Protocol
+
+from local.comfyui.execution_order import ExecutionOrder
+from local.comfyui.graph_links import is_link, linked_nodes
+from local.comfyui.media_folders import MediaFolders
+from local.comfyui.node_cache import NodeCache, sign_nodes
+from local.comfyui.node_run import (
+    NodeImplementation,
+    NodeResult,
+    NodeRun,
+    PromptInterruptedError,
+)
+from local.comfyui.node_types import NodeDefinition
+from local.comfyui.prompt_queue import QueuedPrompt
+
+# A node that waits for its share of the prompt's time reports progress at most so often.
+MAX_PROGRESS_STEPS = 10
+MIN_STEP_SECONDS = 0.1
+
+# A batch of pictures has a long printed form that helps nobody.
+_LONGEST_PRINTED_VALUE = 1000
+
+
+class EventSender(Protocol):
+    """Sends events to websockets, from any thread."""
+
+    def send(self, event: str, data: Mapping[str, Any], client_id: str | None = None) -> None:
+        """Send to one client, or to all without a client id."""
+
+
+@dataclass(frozen=True)
+class Workshop:
+    """What every execution on one server shares."""
+
+    definitions: Mapping[str, NodeDefinition]
+    implementations: Mapping[str, NodeImplementation]
+    folders: MediaFolders
+    cache: NodeCache
+    events: EventSender
+    interrupt: threading.Event
+    prompt_seconds: float
+
+
+class PromptRun:
+    """The execution of one prompt. `current_node` may be read from other threads."""
+
+    def __init__(self, item: QueuedPrompt, workshop: Workshop) -> None:
+        self.current_node: str | None = None
+        self._item = item
+        self._workshop = workshop
+        self._signatures = sign_nodes(
+            item.prompt, item.outputs, workshop.definitions, workshop.folders
+        )
+        self._messages: list[list[Any]] = []
+        self._outputs: dict[str, Any] = {}
+        self._progress: dict[str, dict[str, Any]] = {}
+        self._executed: list[str] = []
+
+    def execute(self) -> dict[str, Any]:
+        """Run the prompt to its end; return outputs, status and meta for the history."""
+        self._workshop.cache.keep_only(set(self._signatures.values()))
+        self._report("execution_start", {})
+        cached = [node_id for node_id in self._item.prompt if self._is_cached(node_id)]
+        self._report("execution_cached", {"nodes": cached})
+        is_success = self._run_nodes()
+        return {
+            "outputs": self._outputs,
+            "status": {
+                "status_str": "success" if is_success else "error",
+                "completed": is_success,
+                "messages": self._messages,
+            },
+            "meta": {node_id: _describe_output(node_id) for node_id in self._outputs},
+        }
+
+    def _run_nodes(self) -> bool:
+        order = ExecutionOrder(self._item.outputs, self._linked_nodes, self._is_cached)
+        to_run = sum(not self._is_cached(node_id) for node_id in order.node_ids)
+        started = time.monotonic()
+        while (node_id := order.next_node()) is not None:
+            self.current_node = node_id
+            try:
+                self._check_interrupt()
+                if self._is_cached(node_id):
+                    self._use_cached(node_id)
+                else:
+                    share = self._workshop.prompt_seconds * (len(self._executed) + 1) / to_run
+                    self._run_node(node_id, due=started + share)
+            except PromptInterruptedError:
+                self._report("execution_interrupted", self._position(node_id), is_for_all=True)
+                return False
+            except Exception as error:  # noqa: BLE001
+                # Whatever a node raises is the job's error and never the server's.
+                self._report("execution_error", self._describe_error(node_id, error))
+                return False
+            order.mark_done(node_id)
+        self._report("execution_success", {})
+        return True
+
+    def _use_cached(self, node_id: str) -> None:
+        result = self._cached(node_id)
+        # ComfyUI 0.12 forgets the cached outputs of a job without client id; later ones list them.
+        if self._item.client_id is not None:
+            self._send_executed(node_id, result.shown)
+            if result.shown is not None:
+                self._outputs[node_id] = result.shown
+        self._set_progress(node_id, "finished", 1, 1)
+
+    def _run_node(self, node_id: str, due: float) -> None:
+        self._set_progress(node_id, "running", 0.0, 1.0)
+        if self._item.client_id is not None:
+            self._send("executing", {"node": node_id, "display_node": node_id})
+        node = self._item.prompt[node_id]
+        result = self._workshop.implementations[node["class_type"]](
+            self._node_run(), **self._inputs(node_id)
+        )
+        self._wait_until(node_id, due)
+        self._workshop.cache.put(self._signatures[node_id], result)
+        self._executed.append(node_id)
+        if result.shown is not None:
+            self._outputs[node_id] = result.shown
+            self._send_executed(node_id, result.shown)
+        self._set_progress(node_id, "finished", 1.0, 1.0)
+
+    def _wait_until(self, node_id: str, due: float) -> None:
+        """Report progress until the node's share of the prompt's time is over."""
+        remaining = due - time.monotonic()
+        if remaining <= 0:
+            return
+        steps = max(1, min(MAX_PROGRESS_STEPS, int(remaining / MIN_STEP_SECONDS)))
+        for step in range(1, steps + 1):
+            self._workshop.interrupt.wait(remaining / steps)
+            self._check_interrupt()
+            self._set_progress(node_id, "running", step, steps)
+            self._send("progress", {"value": step, "max": steps, "node": node_id})
+
+    def _check_interrupt(self) -> None:
+        if self._workshop.interrupt.is_set():
+            raise PromptInterruptedError
+
+    def _node_run(self) -> NodeRun:
+        return NodeRun(
+            folders=self._workshop.folders,
+            now=datetime.now(UTC),
+            prompt=self._item.prompt,
+            extra_png_info=self._item.extra_data.get("extra_pnginfo") or {},
+            check_interrupt=self._check_interrupt,
+        )
+
+    def _inputs(self, node_id: str) -> dict[str, Any]:
+        node = self._item.prompt[node_id]
+        given = node["inputs"]
+        return {
+            item.name: self._resolve(given[item.name])
+            for item in self._workshop.definitions[node["class_type"]].inputs
+            if item.name in given
+        }
+
+    def _resolve(self, value: Any) -> Any:
+        return self._cached(value[0]).values[value[1]] if is_link(value) else value
+
+    def _linked_nodes(self, node_id: str) -> list[str]:
+        node = self._item.prompt[node_id]
+        return linked_nodes(node, self._workshop.definitions[node["class_type"]])
+
+    def _is_cached(self, node_id: str) -> bool:
+        signature = self._signatures.get(node_id)
+        return signature is not None and self._workshop.cache.get(signature) is not None
+
+    def _cached(self, node_id: str) -> NodeResult:
+        result = self._workshop.cache.get(self._signatures[node_id])
+        if result is None:
+            raise RuntimeError(f"node {node_id} has not run")
+        return result
+
+    def _set_progress(self, node_id: str, state: str, value: float, highest: float) -> None:
+        self._progress[node_id] = {
+            "value": value,
+            "max": highest,
+            "state": state,
+            "node_id": node_id,
+            "prompt_id": self._item.prompt_id,
+            "display_node_id": node_id,
+            "parent_node_id": None,
+            "real_node_id": node_id,
+        }
+        self._send("progress_state", {"nodes": dict(self._progress)})
+
+    def _send_executed(self, node_id: str, shown: dict[str, list[Any]] | None) -> None:
+        if self._item.client_id is not None:
+            self._send("executed", {"node": node_id, "display_node": node_id, "output": shown})
+
+    def _send(self, event: str, data: Mapping[str, Any]) -> None:
+        """Send to the job's client; without one to everybody, as ComfyUI does with progress."""
+        data = {**data, "prompt_id": self._item.prompt_id}
+        self._workshop.events.send(event, data, self._item.client_id)
+
+    def _report(self, event: str, data: Mapping[str, Any], *, is_for_all: bool = False) -> None:
+        """Add a message to the job's history and send it."""
+        message = {
+            **data,
+            "prompt_id": self._item.prompt_id,
+            "timestamp": int(time.time() * 1000),
+        }
+        self._messages.append([event, message])
+        if self._item.client_id is not None or is_for_all:
+            self._workshop.events.send(event, message, self._item.client_id)
+
+    def _position(self, node_id: str) -> dict[str, Any]:
+        return {
+            "node_id": node_id,
+            "node_type": self._item.prompt[node_id]["class_type"],
+            "executed": list(self._executed),
+        }
+
+    def _describe_error(self, node_id: str, error: Exception) -> dict[str, Any]:
+        return self._position(node_id) | {
+            "exception_message": f"{error}\n",
+            "exception_type": _type_name(error),
+            "traceback": traceback.format_tb(error.__traceback__),
+            "current_inputs": {
+                name: [_printable(value)] for name, value in self._inputs(node_id).items()
+            },
+            "current_outputs": [key for key in self._item.prompt if key in self._signatures],
+        }
+
+
+def _describe_output(node_id: str) -> dict[str, Any]:
+    return {
+        "node_id": node_id,
+        "display_node": node_id,
+        "parent_node": None,
+        "real_node_id": node_id,
+    }
+
+
+def _type_name(error: Exception) -> str:
+    kind = type(error)
+    return kind.__name__ if kind.__module__ == "builtins" else f"{kind.__module__}.{kind.__name__}"
+
+
+def _printable(value: Any) -> Any:
+    if value is None or isinstance(value, bool | int | float | str):
+        return value
+    return str(value)[:_LONGEST_PRINTED_VALUE]

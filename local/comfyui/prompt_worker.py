@@ -1,0 +1,81 @@
+"""The server's worker thread: takes one prompt after the other and runs it."""
+
+import logging
+import threading
+import time
+from typing import Any
+
+from local.comfyui.prompt_queue import PromptQueue, QueuedPrompt
+from local.comfyui.prompt_run import PromptRun, Workshop
+
+# A real server says that a job succeeded a moment before its history holds it.
+HISTORY_DELAY_SECONDS = 0.01
+
+# How long stopping waits for a node that does not look for an interrupt.
+STOP_SECONDS = 2.0
+
+_logger = logging.getLogger(__name__)
+
+
+class PromptWorker:
+    """Runs the prompts of a queue in a thread of its own."""
+
+    def __init__(self, queue: PromptQueue, workshop: Workshop) -> None:
+        self._queue = queue
+        self._workshop = workshop
+        self._lock = threading.Lock()
+        self._is_stopping = False
+        self._run: PromptRun | None = None
+        # A daemon, so that a node that hangs cannot keep the process alive.
+        self._thread = threading.Thread(target=self._work, name="comfyui-worker", daemon=True)
+
+    def start(self) -> None:
+        """Start the thread."""
+        self._thread.start()
+
+    def stop(self) -> None:
+        """Interrupt what runs and end the thread. Blocks for at most STOP_SECONDS."""
+        with self._lock:
+            self._is_stopping = True
+            self._workshop.interrupt.set()
+        self._queue.close()
+        self._thread.join(STOP_SECONDS)
+
+    def interrupt(self) -> None:
+        """Cancel the running prompt at its next node or progress step.
+
+        Without effect on a prompt that was taken but has not begun, as on a real server.
+        """
+        self._workshop.interrupt.set()
+
+    @property
+    def current_node(self) -> str | None:
+        """The node that runs now."""
+        run = self._run
+        return None if run is None else run.current_node
+
+    def _work(self) -> None:
+        try:
+            while not self._queue.is_closed:
+                item = self._queue.take()
+                if item is not None:
+                    self._execute(item)
+                elif self._queue.take_free_memory_request():
+                    self._workshop.cache.clear()
+        except Exception as error:  # noqa: BLE001
+            # The server goes on without its worker, as ComfyUI does: jobs are accepted, never run.
+            # Only the kind of error is logged: its text can quote a prompt.
+            _logger.error("comfyui worker died", extra={"error": type(error).__name__})
+
+    def _execute(self, item: QueuedPrompt) -> None:
+        with self._lock:
+            if not self._is_stopping:
+                self._workshop.interrupt.clear()
+        self._run = PromptRun(item, self._workshop)
+        result = self._run.execute()
+        self._run = None
+        time.sleep(HISTORY_DELAY_SECONDS)
+        self._queue.finish(result)
+        if item.client_id is not None:
+            end: dict[str, Any] = {"node": None, "prompt_id": item.prompt_id}
+            self._workshop.events.send("executing", end, item.client_id)

@@ -1,0 +1,89 @@
+"""The web application: all routes, with and without /api, and what every request passes."""
+
+import ipaddress
+import logging
+from collections.abc import Awaitable, Callable
+from urllib.parse import urlsplit
+
+from aiohttp import web
+
+from local.comfyui.file_routes import FileRoutes
+from local.comfyui.info_routes import InfoRoutes
+from local.comfyui.job_routes import JobRoutes
+from local.comfyui.prompt_routes import PromptRoutes
+from local.comfyui.server_state import MAX_REQUEST_BYTES, ServerState
+from local.comfyui.websocket_routes import WebsocketRoutes
+
+_Handler = Callable[[web.Request], Awaitable[web.StreamResponse]]
+
+_logger = logging.getLogger(__name__)
+
+
+def build_application(state: ServerState) -> web.Application:
+    """Return the application of one server."""
+    application = web.Application(
+        client_max_size=MAX_REQUEST_BYTES, middlewares=[answer_errors, refuse_other_origins]
+    )
+    routes = [
+        *PromptRoutes(state).routes(),
+        *FileRoutes(state.folders).routes(),
+        *InfoRoutes(state.folders.list_inputs).routes(),
+        *WebsocketRoutes(state).routes(),
+    ]
+    application.add_routes(routes)
+    application.add_routes(
+        web.RouteDef(route.method, f"/api{route.path}", route.handler, route.kwargs)
+        for route in routes
+    )
+    application.add_routes(JobRoutes(state.queue).routes())
+    return application
+
+
+@web.middleware
+async def answer_errors(request: web.Request, handler: _Handler) -> web.StreamResponse:
+    """Answer as ComfyUI does where a path is unknown, a body too large, or a handler fails.
+
+    aiohttp would log the failure's text, which can quote a prompt.
+    """
+    try:
+        return await handler(request)
+    except web.HTTPNotFound:
+        return web.Response(status=404, content_type="application/octet-stream")
+    except web.HTTPRequestEntityTooLarge:
+        text = f"Maximum request body size {MAX_REQUEST_BYTES} exceeded."
+        return web.Response(status=413, text=text)
+    except web.HTTPException:
+        raise
+    except Exception as error:  # noqa: BLE001
+        resource = request.match_info.route.resource
+        details = {
+            "method": request.method,
+            "route": None if resource is None else resource.canonical,
+            "error": type(error).__name__,
+        }
+        _logger.warning("comfyui request failed", extra=details)
+        text = "500 Internal Server Error\n\nServer got itself in trouble"
+        return web.Response(status=500, text=text)
+
+
+@web.middleware
+async def refuse_other_origins(request: web.Request, handler: _Handler) -> web.StreamResponse:
+    """Refuse a browser page of another host, where the server is addressed by a loopback name."""
+    if request.method == "OPTIONS":
+        return web.Response()
+    host = urlsplit(f"//{request.headers.get('Host', '').lower()}")
+    origin = urlsplit(request.headers.get("Origin", "").lower())
+    if origin.netloc and _is_loopback(host.hostname):
+        wanted = host.netloc if origin.port is not None else host.hostname
+        if origin.netloc != wanted:
+            return web.Response(status=403)
+    return await handler(request)
+
+
+def _is_loopback(hostname: str | None) -> bool:
+    if hostname is None:
+        return False
+    try:
+        return ipaddress.ip_address(hostname).is_loopback
+    except ValueError:
+        return hostname == "localhost"

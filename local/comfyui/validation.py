@@ -1,0 +1,294 @@
+"""Decides which outputs of a posted prompt can run, and says what is wrong with the others."""
+
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass, field
+from typing import Any
+
+from local.comfyui.node_types import (
+    ANY_TYPE,
+    Input,
+    ListInputFiles,
+    MediaKind,
+    NodeDefinition,
+    input_options,
+    input_type,
+)
+
+# ComfyUI leaves the list of allowed values out of an error when it is longer than this.
+LONGEST_SHOWN_LIST = 20
+
+# What a malformed node makes Python raise, which ComfyUI reports as that node's error.
+_MALFORMED = (AttributeError, LookupError, RecursionError, TypeError, ValueError)
+
+_CONVERSIONS: Mapping[str, Callable[[Any], Any]] = {
+    "INT": int,
+    "FLOAT": float,
+    "STRING": str,
+    "BOOLEAN": bool,
+}
+
+
+@dataclass(frozen=True)
+class ValidatedPrompt:
+    """The outputs that can run, the errors of the nodes, and why a prompt is refused, if it is."""
+
+    outputs: list[str] = field(default_factory=list)
+    node_errors: dict[str, Any] = field(default_factory=dict)
+    error: dict[str, Any] | None = None
+
+
+@dataclass(frozen=True)
+class _NodeResult:
+    """What was found at a node; without errors of its own, a node before it can be invalid."""
+
+    is_valid: bool
+    errors: list[dict[str, Any]]
+
+
+class PromptValidator:
+    """Validates prompts against node definitions and the files in the input folder."""
+
+    def __init__(
+        self,
+        definitions: Mapping[str, NodeDefinition],
+        list_files: ListInputFiles,
+        has_input: Callable[[object], bool],
+    ) -> None:
+        self._definitions = definitions
+        self._list_files = list_files
+        self._has_input = has_input
+
+    def validate(self, prompt: Any, targets: list[str] | None = None) -> ValidatedPrompt:
+        """Validate the graph and convert its values in place: ComfyUI echoes the converted ones.
+
+        `targets` limits the outputs. A prompt that is no graph at all raises AttributeError or
+        TypeError, which the server answers with status 500, as ComfyUI does.
+        """
+        outputs: list[str] = []
+        for node_id in prompt:
+            error = self._check_class(node_id, prompt[node_id])
+            if error is not None:
+                return ValidatedPrompt(error=error)
+            if self._definitions[prompt[node_id]["class_type"]].is_output and (
+                targets is None or node_id in targets
+            ):
+                outputs.append(node_id)
+        if not outputs:
+            return ValidatedPrompt(error=_error("prompt_no_outputs", "Prompt has no outputs"))
+        return self._validate_outputs(prompt, outputs)
+
+    def _check_class(self, node_id: str, node: Any) -> dict[str, Any] | None:
+        title = node.get("_meta", {}).get("title")
+        class_type = node.get("class_type")
+        if class_type in self._definitions:
+            return None
+        if class_type is None:
+            message = (
+                f"Node '{title or f'ID #{node_id}'}' has no class_type. "
+                "The workflow may be corrupted or a custom node is missing."
+            )
+        else:
+            title = title or class_type
+            message = f"Node '{title}' not found. The custom node may not be installed."
+        extra_info = {"node_id": node_id, "class_type": class_type, "node_title": title}
+        return _error("missing_node_type", message, f"Node ID '#{node_id}'", extra_info)
+
+    def _validate_outputs(self, prompt: dict[str, Any], outputs: list[str]) -> ValidatedPrompt:
+        good_outputs: list[str] = []
+        output_errors: list[dict[str, Any]] = []
+        node_errors: dict[str, Any] = {}
+        results: dict[str, _NodeResult] = {}
+        for output in outputs:
+            try:
+                result = self._validate_node(prompt, output, results)
+            except _MALFORMED as error:
+                result = _NodeResult(False, [_exception_during_validation(error)])
+                results[output] = result
+            if result.is_valid:
+                good_outputs.append(output)
+                continue
+            output_errors += result.errors
+            for node_id, found in results.items():
+                if found.errors:
+                    entry = node_errors.setdefault(
+                        node_id,
+                        {
+                            "errors": found.errors,
+                            "dependent_outputs": [],
+                            "class_type": prompt[node_id]["class_type"],
+                        },
+                    )
+                    entry["dependent_outputs"].append(output)
+        if good_outputs:
+            return ValidatedPrompt(good_outputs, node_errors)
+        details = "\n".join(f"{error['message']}: {error['details']}" for error in output_errors)
+        message = "Prompt outputs failed validation"
+        return ValidatedPrompt(
+            node_errors=node_errors,
+            error=_error("prompt_outputs_failed_validation", message, details),
+        )
+
+    def _validate_node(
+        self, prompt: dict[str, Any], node_id: str, results: dict[str, _NodeResult]
+    ) -> _NodeResult:
+        if node_id in results:
+            return results[node_id]
+        # Stands until the node is done: a cycle that comes back here is invalid without a text.
+        results[node_id] = _NodeResult(False, [])
+        inputs = prompt[node_id]["inputs"]
+        definition = self._definitions[prompt[node_id]["class_type"]]
+        errors: list[dict[str, Any]] = []
+        ancestors_are_valid = True
+        for item in definition.inputs:
+            if item.name not in inputs:
+                if item.required:
+                    errors.append(_required_input_missing(item))
+            elif isinstance(inputs[item.name], list):
+                link = inputs[item.name]
+                error = self._check_link(prompt, definition, item, link)
+                if error is not None:
+                    errors.append(error)
+                else:
+                    ancestors_are_valid &= self._validate_ancestor(
+                        prompt, definition, item, link, results
+                    )
+            else:
+                error = self._check_value(definition, item, inputs)
+                if error is not None:
+                    errors.append(error)
+        results[node_id] = _NodeResult(ancestors_are_valid and not errors, errors)
+        return results[node_id]
+
+    def _check_link(
+        self, prompt: dict[str, Any], definition: NodeDefinition, item: Input, link: list[Any]
+    ) -> dict[str, Any] | None:
+        if len(link) != 2:
+            message = "Bad linked input, must be a length-2 list of [node_id, slot_index]"
+            extra = self._extra_info(definition, item, received_value=link)
+            return _error("bad_linked_input", message, item.name, extra)
+        source = self._definitions[prompt[link[0]]["class_type"]]
+        received = source.outputs[link[1]].kind
+        wanted = input_type(definition, item, self._list_files)
+        if ANY_TYPE in (received, wanted) or received == wanted:
+            return None
+        details = f"{item.name}, received_type({received}) mismatch input_type({wanted})"
+        extra = self._extra_info(definition, item, received_type=received, linked_node=link)
+        message = "Return type mismatch between linked nodes"
+        return _error("return_type_mismatch", message, details, extra)
+
+    def _validate_ancestor(
+        self,
+        prompt: dict[str, Any],
+        definition: NodeDefinition,
+        item: Input,
+        link: list[Any],
+        results: dict[str, _NodeResult],
+    ) -> bool:
+        try:
+            return self._validate_node(prompt, link[0], results).is_valid
+        except _MALFORMED as error:
+            extra = self._extra_info(
+                definition,
+                item,
+                exception_message=str(error),
+                exception_type=type(error).__name__,
+                traceback=[],
+                linked_node=link,
+            )
+            message = "Exception when validating inner node"
+            found = _error("exception_during_inner_validation", message, str(error), extra)
+            results[link[0]] = _NodeResult(False, [found])
+            return False
+
+    def _check_value(
+        self, definition: NodeDefinition, item: Input, inputs: dict[str, Any]
+    ) -> dict[str, Any] | None:
+        value = inputs[item.name]
+        if isinstance(value, dict) and "__value__" in value:
+            # ComfyUI's way to pass a list as a plain value and not as a link.
+            value = value["__value__"]
+            inputs[item.name] = value
+        kind = item.kind
+        if isinstance(kind, MediaKind):
+            return self._check_file(item, kind, value)
+        if isinstance(kind, str) and kind in _CONVERSIONS:
+            try:
+                value = _CONVERSIONS[kind](value)
+            except (TypeError, ValueError, OverflowError) as error:
+                return self._invalid_type(definition, item, kind, value, error)
+            inputs[item.name] = value
+        return self._check_limits(definition, item, value)
+
+    def _check_file(self, item: Input, kind: MediaKind, value: Any) -> dict[str, Any] | None:
+        if self._has_input(value):
+            return None
+        return _error(
+            "custom_validation_failed",
+            "Custom validation failed for node",
+            f"{item.name} - Invalid {kind} file: {value}",
+            {"input_name": item.name},
+        )
+
+    def _invalid_type(
+        self, definition: NodeDefinition, item: Input, kind: str, value: Any, error: Exception
+    ) -> dict[str, Any]:
+        extra = self._extra_info(
+            definition, item, received_value=value, exception_message=str(error)
+        )
+        return _error(
+            "invalid_input_type",
+            f"Failed to convert an input value to a {kind} value",
+            f"{item.name}, {value}, {error}",
+            extra,
+        )
+
+    def _check_limits(
+        self, definition: NodeDefinition, item: Input, value: Any
+    ) -> dict[str, Any] | None:
+        lowest, highest = item.limits.get("min"), item.limits.get("max")
+        extra = self._extra_info(definition, item, received_value=value)
+        if lowest is not None and value < lowest:
+            message = f"Value {value} smaller than min of {lowest}"
+            return _error("value_smaller_than_min", message, item.name, extra)
+        if highest is not None and value > highest:
+            message = f"Value {value} bigger than max of {highest}"
+            return _error("value_bigger_than_max", message, item.name, extra)
+        if isinstance(item.kind, tuple) and value not in item.kind:
+            shown = str(list(item.kind))
+            if len(item.kind) > LONGEST_SHOWN_LIST:
+                shown = f"(list of length {len(item.kind)})"
+                extra["input_config"] = None
+            details = f"{item.name}: '{value}' not in {shown}"
+            return _error("value_not_in_list", "Value not in list", details, extra)
+        return None
+
+    def _extra_info(
+        self, definition: NodeDefinition, item: Input, **received: Any
+    ) -> dict[str, Any]:
+        config = [
+            input_type(definition, item, self._list_files),
+            input_options(definition, item, self._list_files),
+        ]
+        return {"input_name": item.name, "input_config": config} | received
+
+
+def _error(
+    kind: str, message: str, details: str = "", extra_info: dict[str, Any] | None = None
+) -> dict[str, Any]:
+    return {"type": kind, "message": message, "details": details, "extra_info": extra_info or {}}
+
+
+def no_prompt_error() -> dict[str, Any]:
+    """Return the error of a request without a prompt."""
+    return _error("no_prompt", "No prompt provided", "No prompt provided")
+
+
+def _required_input_missing(item: Input) -> dict[str, Any]:
+    extra = {"input_name": item.name}
+    return _error("required_input_missing", "Required input is missing", item.name, extra)
+
+
+def _exception_during_validation(error: Exception) -> dict[str, Any]:
+    extra = {"exception_type": type(error).__name__, "traceback": []}
+    message = "Exception when validating node"
+    return _error("exception_during_validation", message, str(error), extra)

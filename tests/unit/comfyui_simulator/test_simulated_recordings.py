@@ -1,0 +1,398 @@
+"""Replays what a real server was asked, and compares the simulator's answers with the real ones.
+
+The recordings are not part of the project. They are found in a folder next to it; without them
+these tests are skipped.
+"""
+
+import copy
+import json
+import re
+from contextlib import ExitStack
+from pathlib import Path
+from typing import Any
+
+import pytest
+import requests
+
+from tests.unit.comfyui_simulator.simulator_client import SimulatorClient, node
+
+PROJECT = Path(__file__).parents[3]
+RECORDINGS = PROJECT.parent / "shared" / "comfyui-captures"
+
+pytestmark = pytest.mark.skipif(
+    not RECORDINGS.is_dir(), reason="no recordings of a real server next to the project"
+)
+
+# Differ from run to run.
+TIME_KEYS = {"timestamp", "create_time", "execution_start_time", "execution_end_time"}
+# Order without meaning: ComfyUI keeps these in sets.
+SET_KEYS = {"current_outputs", "executed"}
+# Texts for people, which the simulator does not repeat.
+PROSE_KEYS = {"tooltip", "description", "search_aliases"}
+
+TEMP_PREFIX = re.compile(r"ComfyUI_temp_[a-z]{5}_")
+
+
+def recording(name: str) -> Any:
+    return json.loads((RECORDINGS / f"{name}.json").read_text())
+
+
+def comparable(value: Any, renamed: dict[str, str] | None = None) -> Any:
+    """Return a value without what differs from run to run; `renamed` maps ids to stable names."""
+    names = renamed or {}
+    if isinstance(value, dict):
+        result: dict[str, Any] = {}
+        for key, item in value.items():
+            if key in PROSE_KEYS:
+                continue
+            if key in TIME_KEYS:
+                result[key] = 0
+            elif key == "traceback":
+                result[key] = []
+            elif key in SET_KEYS and isinstance(item, list):
+                result[key] = sorted(item)
+            else:
+                result[str(names.get(key, key))] = comparable(item, names)
+        return result
+    if isinstance(value, list):
+        return [comparable(item, names) for item in value]
+    if isinstance(value, str):
+        return names.get(value, TEMP_PREFIX.sub("ComfyUI_temp_", value))
+    return value
+
+
+def comparable_history(entry: dict[str, Any], renamed: dict[str, str]) -> Any:
+    """As comparable, without the counter, and with the outputs to run in one order."""
+    entry = copy.deepcopy(entry)
+    entry["prompt"][0] = 0
+    entry["prompt"][4].sort()
+    return comparable(entry, renamed)
+
+
+def assert_same_answer(answer: requests.Response, recorded: dict[str, Any]) -> None:
+    assert answer.status_code == recorded["status"]
+    content_type = recorded["headers"].get("Content-Type")
+    if content_type is not None:
+        assert answer.headers["Content-Type"] == content_type
+    if isinstance(recorded["body"], str):
+        assert answer.text == recorded["body"]
+    else:
+        renamed: dict[str, str] = {}
+        body = answer.json()
+        if "prompt_id" in recorded["body"]:
+            renamed = {recorded["body"]["prompt_id"]: "id", body["prompt_id"]: "id"}
+            # The recorded server had answered others before.
+            body["number"] = recorded["body"]["number"]
+        assert comparable(body, renamed) == comparable(recorded["body"], renamed)
+
+
+RAW_BODIES = {
+    "validation_bad_json": b"{bad",
+    "validation_text_plain_ct": json.dumps(
+        {
+            "prompt": {
+                "1": node("EmptyImage", width=64, height=64, batch_size=1, color=0),
+                "2": node("SaveImage", images=["1", 0], filename_prefix="v"),
+            }
+        }
+    ).encode(),
+    "interrupt_json_null": b"null",
+    "interrupt_global_nobody": b"",
+    "queue_no_body": b"",
+}
+
+IDLE_REQUESTS = [
+    "accept_gzip",
+    "api_job_unknown",
+    "api_jobs_bad_status",
+    "api_jobs_empty",
+    "free",
+    "history_delete",
+    "history_empty",
+    "history_of_deleted",
+    "interrupt_global_nobody",
+    "interrupt_idle",
+    "interrupt_json_null",
+    "interrupt_targeted",
+    "interrupt_wrong_id",
+    "jobs_no_prefix",
+    "method_not_allowed",
+    "not_found",
+    "object_info_SaveImage",
+    "object_info_missing",
+    "prompt_client_chosen_id",
+    "prompt_client_chosen_id_nonuuid",
+    "prompt_get",
+    "prompt_partial_execution_targets",
+    "queue_clear",
+    "queue_delete",
+    "queue_delete_running",
+    "queue_delete_unknown",
+    "queue_empty",
+    "queue_no_body",
+    "validation_bad_json",
+    "validation_bad_linked_input",
+    "validation_custom_validation_failed_loadimage",
+    "validation_invalid_input_type",
+    "validation_json_list",
+    "validation_link_to_missing_node",
+    "validation_missing_class_type",
+    "validation_no_inputs_key",
+    "validation_no_outputs",
+    "validation_no_prompt_key",
+    "validation_number_string",
+    "validation_partially_valid",
+    "validation_prompt_is_list",
+    "validation_required_input_missing",
+    "validation_text_plain_ct",
+    "validation_ui_format_workflow",
+    "validation_unknown_node_type",
+    "validation_value_bigger_than_max",
+    "validation_value_not_in_list",
+    "validation_value_smaller_than_min",
+    "view_abs",
+    "view_bad_type",
+    "view_dotdot",
+    "view_empty_filename",
+    "view_no_filename",
+    "view_sub_traversal",
+]
+
+
+@pytest.mark.parametrize("name", IDLE_REQUESTS)
+def test_an_idle_server_answers_as_recorded(client: SimulatorClient, name: str) -> None:
+    recorded = recording(name)
+    request = recorded["request"]
+    body: dict[str, Any] = {"json": request["json"]}
+    if name in RAW_BODIES:
+        body = {"data": RAW_BODIES[name], "headers": {"Content-Type": "text/plain"}}
+
+    assert_same_answer(client.request(request["method"], request["path"], **body), recorded)
+
+
+@pytest.mark.parametrize("origin", ["127.0.0.1_8188", "localhost_8188"])
+def test_another_origin_is_refused_as_recorded(client: SimulatorClient, origin: str) -> None:
+    recorded = recording(f"origin_{origin}")
+    address = origin.replace("_", ":")
+    answer = client.get(recorded["request"]["path"], headers={"Origin": f"http://{address}"})
+
+    assert_same_answer(answer, recorded)
+
+
+class Replay:
+    """Runs a recorded prompt and compares everything that the recordings tell of it."""
+
+    def __init__(self, client: SimulatorClient, name: str) -> None:
+        self._client = client
+        self._name = name
+        self._entry = self._recorded_entry()
+        self._recorded_id = str(self._entry["prompt"][1])
+        self._recorded_client = str(self._entry["prompt"][3]["client_id"])
+
+    def _recorded_entry(self) -> dict[str, Any]:
+        """Return the history of the run, which is put together where only the job was recorded."""
+        if (RECORDINGS / f"history_{self._name}.json").is_file():
+            (entry,) = recording(f"history_{self._name}").values()
+            return dict(entry)
+        posted = recording(f"prompt_post_{self._name}")
+        prompt_id = posted["body"]["prompt_id"]
+        body = posted["request"]["json"]
+        extra_data = body["extra_data"] | {"client_id": body["client_id"]}
+        return {"prompt": [0, prompt_id, body["prompt"], extra_data, []]}
+
+    def run(self) -> None:
+        _, _, prompt, extra_data, _ = self._entry["prompt"]
+        sent = {key: extra_data[key] for key in extra_data if key not in TIME_KEYS | {"client_id"}}
+        with ExitStack() as stack:
+            mine = stack.enter_context(self._client.events(self._recorded_client))
+            other = stack.enter_context(self._client.events(f"observer-{self._recorded_client}"))
+            greetings = [mine.read()], [other.read()]
+            prompt_id = self._client.submit(
+                prompt, client_id=self._recorded_client, extra_data=sent
+            )
+            renamed = {prompt_id: "id", self._recorded_id: "id"}
+            messages = greetings[0] + mine.read_until_done(prompt_id)
+            observed = greetings[1] + [other.read() for _ in range(3)]
+        self._compare_messages(messages, renamed)
+        self._compare(f"ws_{self._name}_other_client", observed, renamed)
+        if "outputs" in self._entry:
+            entry = self._client.await_history(prompt_id)
+            assert comparable_history(entry, renamed) == comparable_history(self._entry, renamed)
+        self._compare_job(prompt_id, renamed)
+
+    def _compare_messages(self, messages: list[dict[str, Any]], renamed: dict[str, str]) -> None:
+        name = f"ws_{self._name}"
+        if self._name == "multi_output_2":
+            # Cached outputs come in the order of a set, so only their number and content agree.
+            recorded = recording(name)
+            assert [item["type"] for item in messages] == [item["type"] for item in recorded]
+            assert executed_outputs(messages) == executed_outputs(recorded)
+        else:
+            self._compare(name, messages, renamed)
+
+    def _compare_job(self, prompt_id: str, renamed: dict[str, str]) -> None:
+        name = f"api_job_{self._name}"
+        if not (RECORDINGS / f"{name}.json").is_file():
+            return
+        job = self._client.get(f"/api/jobs/{prompt_id}").json()
+        recorded = recording(name)["body"]
+        job["priority"] = recorded["priority"]
+        if self._name == "multi_output_2":
+            # As above: which output comes first is chance.
+            job["preview_output"] = recorded["preview_output"]
+        assert comparable(job, renamed) == comparable(recorded, renamed)
+
+    def _compare(self, name: str, received: list[Any], renamed: dict[str, str]) -> None:
+        if (RECORDINGS / f"{name}.json").is_file():
+            assert comparable(received, renamed) == comparable(recording(name), renamed)
+
+
+def executed_outputs(messages: list[dict[str, Any]]) -> dict[str, Any]:
+    return {
+        message["data"]["node"]: comparable(message["data"]["output"])
+        for message in messages
+        if message["type"] == "executed"
+    }
+
+
+@pytest.mark.parametrize(
+    "names",
+    [
+        ["empty_save_1", "empty_save_2"],
+        ["batch4_1"],
+        ["subfolder_prefix_1"],
+        ["multi_output_1", "multi_output_2"],
+        ["preview_1"],
+        ["animated_webp_1"],
+        ["audio_1"],
+        ["video_1"],
+        ["text_preview_1", "text_preview_2"],
+        ["fail_oom_stock_1"],
+    ],
+    ids=lambda names: names[0],
+)
+def test_a_prompt_is_reported_as_recorded(client: SimulatorClient, names: list[str]) -> None:
+    """The websocket of its client, that of another one, the history and the job all agree."""
+    for name in names:
+        Replay(client, name).run()
+
+
+def test_uploads_are_answered_as_recorded(client: SimulatorClient) -> None:
+    def check(name: str, file_name: str, content: bytes, **fields: str) -> None:
+        assert_same_answer(client.upload(file_name, content, **fields), recording(name))
+
+    check("upload_image_ok", "a38762.png", b"one")
+    check("upload_image_same_name_new_content", "a38762.png", b"two")
+    check("upload_image_same_name_third", "a38762.png", b"three")
+    check("upload_image_overwrite_true", "a38762.png", b"four", overwrite="true")
+    check("upload_image_subfolder", "b38762.png", b"five", subfolder="t/j")
+    check("upload_image_not_an_image", "corrupt.png", b"six")
+    check("upload_image_traversal_name", "..%2F..%2Fb.png", b"seven")
+    check("upload_image_traversal_sub", "c.png", b"eight", subfolder="../../..")
+    check("upload_mask", "mask38762.png", b"nine", kind="mask", original_ref='{"filename": "no"}')
+    assert_same_answer(
+        client.post("/upload/image", {"image": "x"}), recording("upload_image_json_body")
+    )
+    no_file = client.post("/upload/image", files={"other": ("a.png", b"x")})
+    assert_same_answer(no_file, recording("upload_image_no_file"))
+    text_field = client.post("/upload/image", files={"image": (None, "text")})
+    assert_same_answer(text_field, recording("upload_image_string_field"))
+
+
+def test_history_in_parts_is_answered_as_recorded(client: SimulatorClient) -> None:
+    recorded = recording("history_max_items_2_offset0")
+    for name in ("empty_save_1", "empty_save_2"):
+        body = recording(f"prompt_post_{name}")
+        prompt_id = body["body"]["prompt_id"]
+        client.await_history(client.submit(**prompt_arguments(body), prompt_id=prompt_id))
+    answer = client.get(recorded["request"]["path"])
+
+    assert comparable(answer.json()) == comparable(recorded["body"])
+
+
+def prompt_arguments(posted: dict[str, Any]) -> dict[str, Any]:
+    body = posted["request"]["json"]
+    return {"graph": body["prompt"]} | {key: body[key] for key in body if key != "prompt"}
+
+
+def test_an_id_that_is_no_uuid_is_found_as_recorded(client: SimulatorClient) -> None:
+    posted = recording("prompt_client_chosen_id_nonuuid")
+    recorded = recording("history_nonuuid")
+    # The recorded prompt was answered from the cache, and its file was not the first of its name.
+    client.run(**prompt_arguments(posted) | {"prompt_id": "before"})
+    prompt_id = client.submit(**prompt_arguments(posted))
+    client.await_history(prompt_id)
+    answer = client.get(recorded["request"]["path"]).json()[prompt_id]
+    expected = recorded["body"][prompt_id]
+    expected["outputs"]["2"]["images"][0]["filename"] = "ml_00001_.png"
+
+    assert comparable_history(answer, {}) == comparable_history(expected, {})
+
+
+@pytest.mark.parametrize(
+    "name", ["history_no_client_id_run1", "validation_partially_valid_history"]
+)
+def test_a_history_entry_is_as_recorded(client: SimulatorClient, name: str) -> None:
+    expected = recording(name)
+    _, recorded_id, prompt, extra_data, outputs = expected["prompt"]
+    body = {"prompt": prompt}
+    if "client_id" in extra_data:
+        body["client_id"] = extra_data["client_id"]
+    prompt_id = client.post("/prompt", body).json()["prompt_id"]
+    entry = client.await_history(prompt_id)
+    (output,) = outputs
+    # The recorded server had written files of this name before.
+    expected["outputs"][output]["images"][0]["filename"] = entry["outputs"][output]["images"][0][
+        "filename"
+    ]
+
+    renamed = {prompt_id: "id", recorded_id: "id"}
+    assert comparable_history(entry, renamed) == comparable_history(expected, renamed)
+
+
+def test_object_info_is_as_recorded_for_every_known_node(client: SimulatorClient) -> None:
+    recorded = recording("object_info_stock_nodes")
+    known = recorded.get("body", recorded)
+    answered = client.get("/object_info").json()
+    for class_type, info in answered.items():
+        expected = known[class_type]
+        # What the input folder held when it was recorded is no matter.
+        for shown in (info, expected):
+            for name in ("image", "audio", "file"):
+                if class_type.startswith("Load") and name in shown["input"]["required"]:
+                    forget_files(shown["input"]["required"][name])
+        assert comparable(info) == comparable(expected), class_type
+    assert len(answered) > 40
+
+
+def forget_files(shown: list[Any]) -> None:
+    if isinstance(shown[0], list):
+        shown[0] = []
+    shown[1].pop("options", None)
+
+
+def test_system_stats_have_the_recorded_members(client: SimulatorClient) -> None:
+    recorded = recording("system_stats")["body"]
+    answered = client.get("/system_stats").json()
+
+    assert answered["system"].keys() == recorded["system"].keys()
+    assert answered["system"]["comfyui_version"] == recorded["system"]["comfyui_version"]
+    assert answered["devices"][0].keys() == recorded["devices"][0].keys()
+
+
+def test_feature_flags_are_answered_as_recorded(client: SimulatorClient) -> None:
+    recorded = recording("ws_sleep_progress_1")
+    with client.events("me") as events:
+        events.read()
+        events.send({"type": "feature_flags", "data": {"supports_preview_metadata": True}})
+        assert events.read() == recorded[1]
+
+
+def test_a_view_of_a_saved_picture_has_the_recorded_headers(client: SimulatorClient) -> None:
+    client.run(recording("prompt_client_chosen_id")["request"]["json"]["prompt"])
+    for name in ("view_default_type", "view_output", "view_channel_rgb", "view_channel_a"):
+        recorded = recording(name)
+        answer = client.get(recorded["request"]["path"])
+        assert answer.status_code == recorded["status"]
+        for header in ("Content-Type", "Content-Disposition", "Accept-Ranges"):
+            assert answer.headers.get(header) == recorded["headers"].get(header), name

@@ -1,0 +1,135 @@
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from local.comfyui.media_folders import MediaFolders
+from local.comfyui.node_definitions import NODE_DEFINITIONS
+from local.comfyui.nodes import NODE_IMPLEMENTATIONS
+from local.comfyui.validation import PromptValidator, ValidatedPrompt
+from tests.unit.comfyui_simulator.simulator_client import Graph, node, picture_graph
+
+
+def validate(graph: Graph, targets: list[str] | None = None) -> ValidatedPrompt:
+    validator = PromptValidator(NODE_DEFINITIONS, lambda _kind: [], lambda name: name == "here.png")
+    return validator.validate(graph, targets)
+
+
+def error_types(result: ValidatedPrompt) -> dict[str, list[str]]:
+    return {
+        node_id: [error["type"] for error in entry["errors"]]
+        for node_id, entry in result.node_errors.items()
+    }
+
+
+def test_every_defined_node_can_run_and_takes_its_inputs() -> None:
+    assert NODE_DEFINITIONS.keys() == NODE_IMPLEMENTATIONS.keys()
+    for class_type, implementation in NODE_IMPLEMENTATIONS.items():
+        names = set(implementation.__code__.co_varnames[: _argument_count(implementation)])
+        inputs = {item.name for item in NODE_DEFINITIONS[class_type].inputs}
+        assert inputs == names - {"run", "_run"}, class_type
+
+
+def _argument_count(function: Any) -> int:
+    return int(function.__code__.co_argcount + function.__code__.co_kwonlyargcount)
+
+
+@pytest.mark.parametrize(
+    ("value", "error_type", "details"),
+    [
+        ("abc", "invalid_input_type", "width, abc, invalid literal for int() with base 10: 'abc'"),
+        (None, "invalid_input_type", None),
+        (0, "value_smaller_than_min", "width"),
+        (16385, "value_bigger_than_max", "width"),
+        (["1"], "bad_linked_input", "width"),
+        (["2", 0], "exception_during_inner_validation", "tuple index out of range"),
+        (["3", 0], "return_type_mismatch", "width, received_type(STRING) mismatch input_type(INT)"),
+    ],
+)
+def test_a_wrong_value_is_reported_at_its_node(
+    value: Any, error_type: str, details: str | None
+) -> None:
+    graph = picture_graph(width=value) | {"3": node("PrimitiveString", value="x")}
+    result = validate(graph)
+
+    assert result.error is not None
+    assert result.error["type"] == "prompt_outputs_failed_validation"
+    assert error_types(result) == {"1": [error_type]}
+    assert result.node_errors["1"]["dependent_outputs"] == ["2"]
+    if details is not None:
+        assert result.node_errors["1"]["errors"][0]["details"] == details
+
+
+@pytest.mark.parametrize(
+    ("class_type", "name"), [("LoadImage", "image"), ("LoadAudio", "audio"), ("LoadVideo", "file")]
+)
+def test_an_absent_file_fails_custom_validation(class_type: str, name: str) -> None:
+    graph = {
+        "1": node(class_type, **{name: "nope.bin"}),
+        "2": node("PreviewAny", source=["1", 0]),
+    }
+    (error,) = validate(graph).node_errors["1"]["errors"]
+
+    kind = class_type.removeprefix("Load").lower()
+    assert error["type"] == "custom_validation_failed"
+    assert error["details"] == f"{name} - Invalid {kind} file: nope.bin"
+
+
+@pytest.mark.parametrize("name", ["", "a\0b", "x" * 300, "../secret.png", 7, None, {"a": 1}])
+def test_a_name_that_can_be_no_file_is_absent(name: Any, tmp_path: Path) -> None:
+    folders = MediaFolders(tmp_path)
+    folders.prepare()
+    (tmp_path / "secret.png").write_bytes(b"x")
+
+    assert folders.has_input(name) is False
+
+
+def test_a_file_that_is_there_is_valid() -> None:
+    graph = picture_graph() | {"1": node("LoadImage", image="here.png")}
+
+    assert validate(graph) == ValidatedPrompt(["2"])
+
+
+def test_a_cycle_is_refused_without_words() -> None:
+    graph = picture_graph() | {
+        "1": node("ImageInvert", image=["3", 0]),
+        "3": node("ImageInvert", image=["1", 0]),
+    }
+    result = validate(graph)
+
+    assert result.error is not None
+    assert (result.error["type"], result.error["details"]) == (
+        "prompt_outputs_failed_validation",
+        "",
+    )
+    assert result.node_errors == {}
+
+
+def test_only_the_first_unknown_class_is_named_with_its_title() -> None:
+    graph = picture_graph() | {
+        "3": node("NoSuchNode") | {"_meta": {"title": "My node"}},
+        "4": node("AnotherOne"),
+    }
+    error = validate(graph).error
+
+    assert error is not None
+    assert error["type"] == "missing_node_type"
+    assert error["message"] == "Node 'My node' not found. The custom node may not be installed."
+    assert error["extra_info"]["class_type"] == "NoSuchNode"
+
+
+def test_outputs_outside_the_targets_are_not_looked_at() -> None:
+    graph = picture_graph() | {"3": node("SaveImage", filename_prefix="x")}
+
+    assert validate(graph, ["2"]) == ValidatedPrompt(["2"])
+
+
+def test_unknown_inputs_are_ignored() -> None:
+    assert validate(picture_graph(surprise=1)) == ValidatedPrompt(["2"])
+
+
+def test_a_wrapped_value_is_unwrapped() -> None:
+    graph = picture_graph(width={"__value__": "32"})
+
+    assert validate(graph) == ValidatedPrompt(["2"])
+    assert graph["1"]["inputs"]["width"] == 32
