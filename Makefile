@@ -44,6 +44,16 @@ check: setup ## Format, lint, types and the dependency rule
 	$(BIN)/mypy
 	$(BIN)/lint-imports
 
+.PHONY: build
+build: setup .venv-sam/.installed ## Check templates and state machine, build what sam deploy uploads
+	$(BIN)/python -m scripts.build_application
+
+# The SAM command line's pins contradict ours, hence an environment of its own.
+.venv-sam/.installed: Makefile
+	$(BIN)/uv venv --quiet --clear --python $(BIN)/python .venv-sam
+	$(BIN)/uv pip install --quiet --python .venv-sam aws-sam-cli==1.170.0
+	@touch $@
+
 .PHONY: format
 format: setup ## Format and mend what can be mended
 	$(BIN)/ruff format .

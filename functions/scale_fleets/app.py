@@ -23,7 +23,7 @@ def handler(event: dict[str, Any], context: LambdaContext) -> None:
         _report(fleet_tick)
     failed = [fleet_tick for fleet_tick in ticks if fleet_tick.outcome == "FAILED"]
     if failed:
-        # Lambda calls again; the fleets that had their tick will see that it is a repeat.
+        # An error that the function's alarm sees; the next tick comes before a retry would.
         raise ExceptionGroup("fleets failed", [t.error for t in failed if t.error])
 
 

@@ -7,6 +7,8 @@ from typing import Any
 
 import boto3
 import pytest
+from moto import mock_aws
+
 from ml_service.adapters.dynamodb import DynamoDBFleetStore, DynamoDBJobStore
 from ml_service.adapters.sqs import SqsJobQueue, SqsRefusedMessages
 from ml_service.domain.errors import JobChangedError, JobNotFoundError
@@ -14,8 +16,6 @@ from ml_service.domain.fleets import GroupMember, Instance
 from ml_service.domain.jobs import Failure, JobState
 from ml_service.domain.scaling import FleetObservation, ScalerState, ScalingPolicy, decide_scaling
 from ml_service.ports import FleetStore, JobQueue, JobStore, QueuedMessage
-from moto import mock_aws
-
 from tests.fakes import NOON, InMemoryFleetStore, InMemoryJobQueue, InMemoryJobStore
 from tests.makers import JOB_ID, make_body, make_job
 
