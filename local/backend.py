@@ -7,8 +7,8 @@ from typing import Any
 
 import boto3
 
-from ml_service.adapters.dynamodb import DynamoDBJobStore
-from ml_service.ports import JobStore
+from ml_service.adapters.dynamodb import DynamoDBFleetStore, DynamoDBJobStore
+from ml_service.ports import FleetStore, JobStore
 
 _ROLE_KEYS = ("MainKey", "CoverKey", "ThumbnailKey", "MaskKey")
 
@@ -40,8 +40,9 @@ class Backend:
         }
         self.sqs = boto3.client("sqs", **options)
         self.s3 = boto3.client("s3", **options)
-        self._table = boto3.resource("dynamodb", **options).Table(ready["job_table"])
-        self.jobs: JobStore = DynamoDBJobStore(self._table)
+        dynamodb = boto3.resource("dynamodb", **options)
+        self.jobs: JobStore = DynamoDBJobStore(dynamodb.Table(ready["job_table"]))
+        self.fleets: FleetStore = DynamoDBFleetStore(dynamodb.Table(ready["fleet_table"]))
 
     def put_input(self, key: str, content: bytes) -> None:
         """Store an input file where messages may point at it."""

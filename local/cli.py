@@ -91,11 +91,17 @@ def run_demo_jobs(
 
 
 def _parse_servers(text: str) -> tuple[str, tuple[str, ...]]:
+    from local.local_mode import FLEETS
+
     fleet, separator, servers = text.partition("=")
     addresses = tuple(address.strip() for address in servers.split(",") if address.strip())
     if not separator or not addresses or not all(_has_port(address) for address in addresses):
         raise typer.BadParameter(
             f"{text!r} is not FLEET=HOST:PORT[,HOST:PORT...]", param_hint="--comfyui"
+        )
+    if fleet not in FLEETS:
+        raise typer.BadParameter(
+            f"there is no fleet {fleet!r}, only {', '.join(FLEETS)}", param_hint="--comfyui"
         )
     return fleet, addresses
 

@@ -112,6 +112,8 @@ class InMemoryFleetStore:
         self, fleet: str, member: GroupMember, *, reading: int | None, at: datetime
     ) -> None:
         known = self.instances.get((fleet, member.key))
+        if known is not None and known.read_at > at:
+            return
         self.instances[fleet, member.key] = Instance(
             key=member.key,
             instance_id=member.instance_id,
@@ -142,7 +144,7 @@ class InMemoryFleetStore:
             self.instances[fleet, key] = replace(instance, jobs=instance.jobs - {job_id})
 
     def record_reading(self, fleet: str, key: str, reading: int | None, at: datetime) -> None:
-        if (fleet, key) in self.instances:
+        if (fleet, key) in self.instances and self.instances[fleet, key].read_at <= at:
             self.instances[fleet, key] = replace(
                 self.instances[fleet, key], reading=reading, read_at=at
             )

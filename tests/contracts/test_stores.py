@@ -161,6 +161,13 @@ class TestFleetStore:
         fleets.record_reading(FLEET, KEY, 5, NOON + timedelta(seconds=7))
         assert (only(fleets).reading, only(fleets).read_at) == (5, NOON + timedelta(seconds=7))
 
+    def test_an_older_look_does_not_undo_a_newer_one(self, fleets: FleetStore):
+        fleets.put_instance(FLEET, MEMBER, reading=3, at=NOON)
+        earlier = NOON - timedelta(seconds=1)
+        fleets.put_instance(FLEET, MEMBER, reading=None, at=earlier)
+        fleets.record_reading(FLEET, KEY, 9, earlier)
+        assert (only(fleets).reading, only(fleets).read_at) == (3, NOON)
+
     def test_an_instance_that_left_is_forgotten(self, fleets: FleetStore):
         fleets.put_instance(FLEET, MEMBER, reading=0, at=NOON)
         fleets.remove_instance(FLEET, KEY)

@@ -173,3 +173,24 @@ def test_an_empty_registry_is_filled_first():
     w.put(JOB_ID)
     assert w.admit().job_ids == [JOB_ID]
     assert list(w.slots()) == ["i-z"]
+
+
+def test_an_instance_that_comes_while_admission_waits_for_messages_is_used():
+    w = world(make_instance("a", reading=3))
+
+    class Waits(InMemoryJobQueue):
+        def receive(self, limit):
+            w.store.instances[FLEET, "i-b#1"] = make_instance("b")
+            return super().receive(limit)
+
+    w.queue = Waits()
+    w.put(JOB_ID)
+    w.admit()
+    assert w.jobs.get(JOB_ID).instance_id == "i-b"
+
+
+def test_prompts_that_are_still_to_come_count_in_every_receive():
+    # A reading of other stages' prompts: our own jobs' prompts come on top of it.
+    w = world(make_instance("a", reading=4))
+    w.put(*(f"job-{n}" for n in range(30)))
+    assert len(w.admit(slots=20).job_ids) == 16

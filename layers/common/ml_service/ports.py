@@ -91,7 +91,10 @@ class FleetStore(Protocol):
     def put_instance(
         self, fleet: str, member: GroupMember, *, reading: int | None, at: datetime
     ) -> None:
-        """Store what was seen of an instance; its slots and flags stay as they are."""
+        """Store what was seen of an instance; its slots and flags stay as they are.
+
+        ``at`` is when the look began: what was seen later is not overwritten.
+        """
 
     def remove_instance(self, fleet: str, key: str) -> None:
         """Forget an instance that has left its group."""
@@ -103,7 +106,7 @@ class FleetStore(Protocol):
         """Take a job's slot back; no effect if it has none there."""
 
     def record_reading(self, fleet: str, key: str, reading: int | None, at: datetime) -> None:
-        """Store what an instance last said of its queue, None if it did not answer."""
+        """Store what an instance said of its queue, None if it did not answer; newest wins."""
 
     def load_scaler(self, fleet: str) -> ScalerState:
         """What the scaler remembers; a new fleet's memory is empty."""

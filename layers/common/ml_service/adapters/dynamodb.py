@@ -81,22 +81,25 @@ class DynamoDBFleetStore:
     def put_instance(
         self, fleet: str, member: GroupMember, *, reading: int | None, at: datetime
     ) -> None:
-        """Store what was seen of an instance; a new one takes jobs."""
-        self._table.update_item(
-            Key=_instance_key(fleet, member.key),
-            UpdateExpression=(
-                "SET instance_id = :instance_id, address = :address, in_service = :in_service, "
-                "reading = :reading, read_at = :read_at, "
-                "takes_jobs = if_not_exists(takes_jobs, :true)"
-            ),
-            ExpressionAttributeValues={
-                ":instance_id": member.instance_id,
-                ":address": member.address,
-                ":in_service": member.in_service,
-                ":reading": reading,
-                ":read_at": _to_epoch(at),
-                ":true": True,
-            },
+        """Store what was seen of an instance, unless something newer is; a new one takes jobs."""
+        _succeeds(
+            lambda: self._table.update_item(
+                Key=_instance_key(fleet, member.key),
+                UpdateExpression=(
+                    "SET instance_id = :instance_id, address = :address, "
+                    "in_service = :in_service, reading = :reading, read_at = :read_at, "
+                    "takes_jobs = if_not_exists(takes_jobs, :true)"
+                ),
+                ConditionExpression=Attr("pk").not_exists() | Attr("read_at").lte(_to_epoch(at)),
+                ExpressionAttributeValues={
+                    ":instance_id": member.instance_id,
+                    ":address": member.address,
+                    ":in_service": member.in_service,
+                    ":reading": reading,
+                    ":read_at": _to_epoch(at),
+                    ":true": True,
+                },
+            )
         )
 
     def remove_instance(self, fleet: str, key: str) -> None:
@@ -130,12 +133,12 @@ class DynamoDBFleetStore:
         )
 
     def record_reading(self, fleet: str, key: str, reading: int | None, at: datetime) -> None:
-        """Store a reading, if the instance is still known."""
+        """Store a reading, if the instance is still known and has no newer one."""
         _succeeds(
             lambda: self._table.update_item(
                 Key=_instance_key(fleet, key),
                 UpdateExpression="SET reading = :reading, read_at = :at",
-                ConditionExpression=Attr("pk").exists(),
+                ConditionExpression=Attr("read_at").lte(_to_epoch(at)),
                 ExpressionAttributeValues={":reading": reading, ":at": _to_epoch(at)},
             )
         )

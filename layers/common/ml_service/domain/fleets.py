@@ -77,10 +77,15 @@ class Instance:
         """Slots left of K; the reading counts too, since other stages share the instance."""
         return max(0, slots - max(len(self.jobs), self.reading or 0))
 
+    def expecting(self, prompts: int) -> "Instance":
+        """The instance as it will be once so many prompts have come that it does not know yet."""
+        if self.reading is None:
+            return self
+        return replace(self, reading=self.reading + prompts)
+
     def with_job(self, job_id: str, at: datetime) -> "Instance":
-        """The instance as it is expected to be once the job's prompt has come."""
-        reading = None if self.reading is None else self.reading + 1
-        return replace(self, jobs=self.jobs | {job_id}, placed_at=at, reading=reading)
+        """The instance once the job has a slot and its prompt has come."""
+        return replace(self.expecting(1), jobs=self.jobs | {job_id}, placed_at=at)
 
 
 def rank_instances(instances: Iterable[Instance], *, slots: int) -> list[Instance]:

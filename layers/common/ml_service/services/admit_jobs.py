@@ -61,16 +61,16 @@ class AdmitJobs:
     def admit(self, name: str) -> AdmissionReport:
         """Admit jobs of one fleet until its slots are full or nothing waits."""
         fleet = self.fleets[name]
-        instances = self.store.list_instances(name)
         now = self.clock.now()
-        if is_registry_stale(instances, now):
+        if is_registry_stale(self.store.list_instances(name), now):
             self.registry.refresh(name, fleet, now=now)
-            instances = self.store.list_instances(name)
-        slots = fleet.slots_per_instance
-        report = AdmissionReport(name, count_free_slots(instances, slots=slots))
-        round_ = _Round(self, name, slots, {i.key: i for i in instances}, report)
+        round_ = _Round(self, name, fleet.slots_per_instance)
+        round_.look()
+        report = AdmissionReport(name, round_.count_free_slots(), job_ids=round_.job_ids)
         while free := round_.count_free_slots():
             messages = self.task_queues[name].receive(min(free, _RECEIVE_LIMIT))
+            # Receiving may have waited, and an instance come or gone meanwhile.
+            round_.look()
             statuses = [round_.admit(message) for message in messages]
             report.counts.update(statuses)
             if not messages or AdmissionStatus.GIVEN_BACK in statuses:
@@ -85,8 +85,14 @@ class _Round:
     parts: AdmitJobs
     fleet: str
     slots: int
-    instances: dict[str, Instance]
-    report: AdmissionReport
+    instances: dict[str, Instance] = field(default_factory=dict)
+    placed: Counter[str] = field(default_factory=Counter)
+    """Jobs placed in this round by instance key; their prompts are in no reading yet."""
+    job_ids: list[str] = field(default_factory=list)
+
+    def look(self) -> None:
+        instances = self.parts.store.list_instances(self.fleet)
+        self.instances = {i.key: i.expecting(self.placed[i.key]) for i in instances}
 
     def count_free_slots(self) -> int:
         return count_free_slots(self.instances.values(), slots=self.slots)
@@ -106,7 +112,7 @@ class _Round:
                 return AdmissionStatus.GIVEN_BACK
             job = admitted
             status = AdmissionStatus.ADMITTED
-            self.report.job_ids.append(job.job_id)
+            self.job_ids.append(job.job_id)
         if not job.state.is_final:
             # Also for a job admitted before: the crash may have come before its execution.
             self.parts.runner.start(job.job_id, job.run)
@@ -123,6 +129,7 @@ class _Round:
                 del self.instances[instance.key]
                 continue
             self.instances[instance.key] = instance.with_job(job.job_id, now)
+            self.placed[instance.key] += 1
             admitted = job.admit(
                 instance=instance.key,
                 instance_id=instance.instance_id,

@@ -1,0 +1,334 @@
+"""Local mode: the whole of ml-service on this machine, without an AWS account, Docker or a GPU.
+
+It deploys template.yaml and fleets/template.yaml on the embedded AWS and lets a ComfyUI server run
+behind every instance that the Auto Scaling groups launch.
+"""
+
+import asyncio
+import contextlib
+import json
+import logging
+import os
+import signal
+import sys
+import tempfile
+from collections import deque
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any, Final
+
+from local.aws.embedded_aws import AwsOptions, EmbeddedAws
+from local.aws.errors import EmbeddedAwsError
+from local.aws.fleet_watch import InstanceServer, ServerChoice
+from local.aws.loopback_subnet import COMFYUI_PORT
+from local.aws.stack import DeployedStack, StackSpec
+from local.aws.tcp_proxy import TcpProxy
+from local.comfyui.simulator import ComfyUiSimulator
+
+INPUT_BUCKET: Final = "local-ml-service-input"
+REPLY_QUEUE: Final = "local-ml-service-replies"
+FLEETS: Final = ("lip-sync", "pulid", "makeup")
+
+_PROJECT: Final = Path(__file__).resolve().parent.parent
+_PARENT_LOOK_SECONDS: Final = 0.5
+# A stop takes less than a second; a program that hangs is ended by force before five are over.
+_STOP_SECONDS: Final = 4.0
+# moto has this image from the start; nothing is ever booted from it.
+_IMAGE_ID: Final = "ami-12c6146b"
+
+
+@dataclass(frozen=True)
+class LocalOptions:
+    """What a user can choose.
+
+    ``speed`` is virtual seconds per second; ``boot_seconds`` and ``prompt_seconds`` say how long a
+    simulated instance boots (virtual) and how long one prompt takes at least (real). ``comfyui``
+    names real servers of a fleet as ``host:port``: they stand in for its simulated ones.
+    """
+
+    port: int = 4566
+    speed: float = 1.0
+    ready_file: Path | None = None
+    comfyui: Mapping[str, tuple[str, ...]] = field(default_factory=dict)
+    stage: str = "prod"
+    prompt_seconds: float = 1.0
+    boot_seconds: float = 240.0
+    log_level: str = "WARNING"
+
+
+@dataclass(frozen=True)
+class LocalDeployment:
+    """What a sender, a receiver and an operator need to know; the ready file's members."""
+
+    endpoint: str
+    region: str
+    stage: str
+    input_queue_url: str
+    reply_queue_url: str
+    input_bucket: str
+    result_bucket: str
+    job_table: str
+    fleet_table: str
+    state_machine_arn: str
+    fleets: Mapping[str, Mapping[str, str]]
+
+
+def run_local(options: LocalOptions) -> int:
+    """Run local mode until a signal or the end of the parent; give the exit status.
+
+    The signals are SIGINT, SIGTERM and SIGHUP.
+    """
+    logging.basicConfig(level=options.log_level.upper(), stream=sys.stderr)
+    with tempfile.TemporaryDirectory(prefix="ml-service-") as run_folder:
+        try:
+            return asyncio.run(_serve(options, Path(run_folder)))
+        except EmbeddedAwsError as error:
+            sys.stderr.write(f"ml-service local: {error}\n")
+            return 1
+
+
+async def deploy_ml_service(
+    aws: EmbeddedAws, options: LocalOptions, run_folder: Path
+) -> LocalDeployment:
+    """Deploy the application and its fleets on an embedded AWS; raises EmbeddedAwsError."""
+    network = await aws.create_network()
+    await asyncio.to_thread(aws.clients.s3.create_bucket, Bucket=INPUT_BUCKET)
+    application = await aws.deploy(
+        StackSpec(
+            name=f"{options.stage}-ml-service",
+            template_path=_PROJECT / "template.yaml",
+            parameters={
+                "Stage": options.stage,
+                "VpcId": network.vpc_id,
+                "PrivateSubnetIds": network.subnet_id,
+                "InputBuckets": INPUT_BUCKET,
+            },
+            environment_overrides={"WORKFLOWS_DIR": str(_PROJECT / "workflows")},
+        )
+    )
+    fleets = await aws.deploy(
+        StackSpec(
+            name="ml-service-fleets",
+            template_path=_PROJECT / "fleets" / "template.yaml",
+            parameters={
+                "VpcId": network.vpc_id,
+                "SubnetIds": network.subnet_id,
+                "FunctionsSecurityGroupId": application.outputs["FunctionsSecurityGroupId"],
+                **{f"{_camel_case(fleet)}ImageId": _IMAGE_ID for fleet in FLEETS},
+            },
+        )
+    )
+    group_names = {
+        fleet: fleets.physical_ids[f"{_camel_case(fleet)}AutoScalingGroup"] for fleet in FLEETS
+    }
+    choices = {
+        group_names[fleet]: await _choose_servers(
+            aws, fleet, group_names[fleet], options, run_folder
+        )
+        for fleet in FLEETS
+    }
+    try:
+        await aws.watch_fleets(choices)
+    except OSError as error:
+        raise EmbeddedAwsError(f"no server can run on an instance's address: {error}") from error
+    reply_queue_url = await asyncio.to_thread(
+        _subscribe_reply_queue, aws, application.outputs["ReplyTopicArn"]
+    )
+    return _describe(aws, options, application, group_names, reply_queue_url)
+
+
+class SimulatedServers:
+    """A simulated ComfyUI for every instance of a fleet."""
+
+    def __init__(self, folder: Path, *, boot_seconds: float, prompt_seconds: float) -> None:
+        """Take the folder for the servers' files."""
+        self.boot_seconds = boot_seconds
+        self._folder = folder
+        self._prompt_seconds = prompt_seconds
+
+    def take_server(self, instance_id: str) -> InstanceServer:
+        """Give the server of a new instance, with an empty disk."""
+        return ComfyUiSimulator(self._folder / instance_id, prompt_seconds=self._prompt_seconds)
+
+    def give_back(self, instance_id: str) -> None:
+        """Leave the files: the run folder goes as a whole."""
+
+
+class RealServers:
+    """Real ComfyUI servers, each behind one instance at a time; they are up already."""
+
+    boot_seconds = 0.0
+
+    def __init__(self, addresses: Sequence[str]) -> None:
+        """Take the servers as ``host:port``."""
+        self._free = deque(addresses)
+        self._taken: dict[str, str] = {}
+
+    def take_server(self, instance_id: str) -> InstanceServer:
+        """Give a way to a server that no other instance has."""
+        address = self._taken[instance_id] = self._free.popleft()
+        host, _, port = address.rpartition(":")
+        return TcpProxy(host.strip("[]"), int(port))
+
+    def give_back(self, instance_id: str) -> None:
+        """Free the server of an instance that is gone."""
+        self._free.append(self._taken.pop(instance_id))
+
+
+async def _choose_servers(
+    aws: EmbeddedAws, fleet: str, group_name: str, options: LocalOptions, run_folder: Path
+) -> ServerChoice:
+    addresses = options.comfyui.get(fleet, ())
+    if not addresses:
+        return SimulatedServers(
+            run_folder / "comfyui" / fleet,
+            boot_seconds=options.boot_seconds,
+            prompt_seconds=options.prompt_seconds,
+        )
+    await asyncio.to_thread(
+        aws.clients.autoscaling.update_auto_scaling_group,
+        AutoScalingGroupName=group_name,
+        MaxSize=len(addresses),
+    )
+    return RealServers(addresses)
+
+
+def _subscribe_reply_queue(aws: EmbeddedAws, topic_arn: str) -> str:
+    """Make the queue that stands for the backend's."""
+    sqs = aws.clients.sqs
+    sqs.create_queue(QueueName=REPLY_QUEUE, Attributes={"MessageRetentionPeriod": "1209600"})
+    url = f"{aws.endpoint}/{topic_arn.split(':')[4]}/{REPLY_QUEUE}"
+    attributes = sqs.get_queue_attributes(QueueUrl=url, AttributeNames=["QueueArn"])["Attributes"]
+    aws.clients.sns.subscribe(
+        TopicArn=topic_arn,
+        Protocol="sqs",
+        Endpoint=attributes["QueueArn"],
+        Attributes={"RawMessageDelivery": "true"},
+    )
+    return url
+
+
+def _describe(
+    aws: EmbeddedAws,
+    options: LocalOptions,
+    application: DeployedStack,
+    group_names: Mapping[str, str],
+    reply_queue_url: str,
+) -> LocalDeployment:
+    return LocalDeployment(
+        endpoint=aws.endpoint,
+        region=aws.clients.region,
+        stage=options.stage,
+        input_queue_url=application.outputs["InputQueueUrl"],
+        reply_queue_url=reply_queue_url,
+        input_bucket=INPUT_BUCKET,
+        result_bucket=application.outputs["ResultBucketName"],
+        job_table=application.outputs["JobTableName"],
+        fleet_table=application.outputs["FleetTableName"],
+        state_machine_arn=application.outputs["RunJobStateMachineArn"],
+        fleets={
+            fleet: {
+                "task_queue_url": application.physical_ids[f"{_camel_case(fleet)}TaskQueue"],
+                "group_name": group_names[fleet],
+            }
+            for fleet in FLEETS
+        },
+    )
+
+
+async def _serve(options: LocalOptions, run_folder: Path) -> int:
+    end = asyncio.Event()
+    loop = asyncio.get_running_loop()
+    for number in (signal.SIGINT, signal.SIGTERM, signal.SIGHUP):
+        loop.add_signal_handler(number, end.set)
+    parent_watch = loop.create_task(_watch_parent(end))
+    aws_options = AwsOptions(
+        port=options.port,
+        speed=options.speed,
+        show_function_logs=options.log_level.upper() == "DEBUG",
+    )
+    serving = loop.create_task(_bring_up(options, aws_options, run_folder))
+    ending = loop.create_task(end.wait())
+    try:
+        await asyncio.wait({serving, ending}, return_when=asyncio.FIRST_COMPLETED)
+        if serving.done():
+            serving.result()
+            await ending
+        return 0
+    finally:
+        loop.call_later(_STOP_SECONDS, os._exit, 1)
+        parent_watch.cancel()
+        ending.cancel()
+        serving.cancel()
+        with contextlib.suppress(asyncio.CancelledError, EmbeddedAwsError):
+            aws = await serving
+            if options.ready_file is not None:
+                # A file that stays would tell that this account is still there.
+                options.ready_file.unlink(missing_ok=True)
+            await aws.stop()
+
+
+async def _bring_up(
+    options: LocalOptions, aws_options: AwsOptions, run_folder: Path
+) -> EmbeddedAws:
+    aws = await EmbeddedAws.start(aws_options, run_folder)
+    try:
+        deployment = await deploy_ml_service(aws, options, run_folder)
+        await aws.start_events()
+        aws.warm_up()
+        if options.ready_file is not None:
+            _write_ready_file(options.ready_file, deployment)
+        sys.stdout.write(_summarize(deployment, options))
+        sys.stdout.flush()
+    except BaseException:
+        await aws.stop()
+        raise
+    return aws
+
+
+async def _watch_parent(end: asyncio.Event) -> None:
+    """End with the parent: who started local mode in a script that was killed wants it gone."""
+    parent_id = os.getppid()
+    while os.getppid() == parent_id:
+        await asyncio.sleep(_PARENT_LOOK_SECONDS)
+    end.set()
+
+
+def _write_ready_file(path: Path, deployment: LocalDeployment) -> None:
+    """Write the file in one step: who sees it, sees all of it."""
+    content = json.dumps(_as_json(deployment), indent=2) + "\n"
+    with tempfile.NamedTemporaryFile(
+        "w", dir=path.parent, prefix=f".{path.name}.", delete=False, encoding="utf-8"
+    ) as file:
+        file.write(content)
+    Path(file.name).replace(path)
+
+
+def _as_json(deployment: LocalDeployment) -> dict[str, Any]:
+    return {name: getattr(deployment, name) for name in deployment.__dataclass_fields__}
+
+
+def _summarize(deployment: LocalDeployment, options: LocalOptions) -> str:
+    behind = {
+        fleet: "real ComfyUI servers" if options.comfyui.get(fleet) else "simulated ComfyUI servers"
+        for fleet in FLEETS
+    }
+    fleets = "".join(
+        f"  {fleet:<13}{kind}, port {COMFYUI_PORT}\n" for fleet, kind in behind.items()
+    )
+    return (
+        f"ml-service ({deployment.stage}) is up at {deployment.endpoint}, "
+        f"{options.speed:g} times as fast as the clock.\n"
+        f"  send to      {deployment.input_queue_url}\n"
+        f"  replies in   {deployment.reply_queue_url}\n"
+        f"  inputs in    s3://{deployment.input_bucket}\n"
+        f"  results in   s3://{deployment.result_bucket}\n"
+        f"{fleets}"
+        f"Any SDK can use it: --endpoint-url {deployment.endpoint} --region {deployment.region}, "
+        "with any credentials. Ctrl-C ends it.\n"
+    )
+
+
+def _camel_case(fleet: str) -> str:
+    return "".join(part.capitalize() for part in fleet.split("-"))

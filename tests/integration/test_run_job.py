@@ -1,0 +1,192 @@
+"""The real state machine with the real handlers, on the embedded AWS, at twenty times the speed."""
+
+import json
+import time
+import uuid
+from collections.abc import Callable, Iterator
+from dataclasses import asdict
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from local.aws.embedded_aws import AwsOptions, EmbeddedAws, RunningAws, running_embedded_aws
+from local.backend import Backend, Reply
+from local.local_mode import LocalDeployment, LocalOptions, deploy_ml_service
+from local.sample_media import make_audio, make_video
+from ml_service.domain.errors import JobNotFoundError
+from ml_service.domain.jobs import Job, JobState
+
+SPEED = 20.0
+MAKE_UP = "ComfyUiPhotoMakeUpLipsThumbnailsMessage"
+LATENT_SYNC = "ComfyUiLatentSyncMessage"
+FLUX = "ComfyUiFluxPromptMessage"
+
+
+@pytest.fixture(scope="module")
+def aws(tmp_path_factory: pytest.TempPathFactory) -> Iterator[RunningAws[LocalDeployment]]:
+    folder: Path = tmp_path_factory.mktemp("stage")
+    options = LocalOptions(speed=SPEED, prompt_seconds=2.0, boot_seconds=0.0)
+
+    async def deploy(aws: EmbeddedAws) -> LocalDeployment:
+        return await deploy_ml_service(aws, options, folder)
+
+    with running_embedded_aws(deploy, AwsOptions(speed=SPEED)) as running:
+        yield running
+
+
+class Stage(Backend):
+    """A backend that also looks behind the scenes."""
+
+    def __init__(self, aws: RunningAws[LocalDeployment]) -> None:
+        super().__init__(asdict(aws.deployed))
+        self.sfn = aws.client("stepfunctions")
+        self.autoscaling = aws.client("autoscaling")
+        self._replies: dict[str, Reply] = {}
+
+    def post(self, subject: str, **members: Any) -> tuple[str, str]:
+        """Send a message; returns job id and PartialName."""
+        job_id, partial_name = str(uuid.uuid4()), str(uuid.uuid4())
+        payload = {
+            "S3Bucket": self.ready["input_bucket"],
+            "GroupId": 1,
+            "PartialName": partial_name,
+            **members,
+        }
+        self.send(
+            json.dumps({"Subject": subject, "MessageId": job_id, "Payload": json.dumps(payload)})
+        )
+        return job_id, partial_name
+
+    def await_reply(self, partial_name: str) -> Reply:
+        def look() -> Reply | None:
+            for reply in self.receive_replies(wait_seconds=1):
+                self._replies[reply.data["PartialName"]] = reply
+            return self._replies.get(partial_name)
+
+        return self.await_value(look)
+
+    def await_job(self, job_id: str, is_there: Callable[[Job], bool]) -> Job:
+        def look() -> Job | None:
+            try:
+                job = self.jobs.get(job_id)
+            except JobNotFoundError:
+                return None
+            return job if is_there(job) else None
+
+        return self.await_value(look)
+
+    def await_value(self, look: Callable[[], Any], seconds: float = 60) -> Any:
+        end = time.monotonic() + seconds
+        while time.monotonic() < end:
+            if (value := look()) is not None:
+                return value
+            time.sleep(0.1)
+        raise AssertionError("it did not come")
+
+    def execution_arn(self, job_id: str) -> str:
+        machine: str = self.ready["state_machine_arn"]
+        return machine.replace(":stateMachine:", ":execution:") + f":{job_id}-1"
+
+    def states(self, job_id: str) -> list[str]:
+        history = self.sfn.get_execution_history(executionArn=self.execution_arn(job_id))
+        return [
+            event["stateEnteredEventDetails"]["name"]
+            for event in history["events"]
+            if "stateEnteredEventDetails" in event
+        ]
+
+    def await_execution(self, job_id: str) -> str:
+        def look() -> str | None:
+            status: str = self.sfn.describe_execution(executionArn=self.execution_arn(job_id))[
+                "status"
+            ]
+            return None if status == "RUNNING" else status
+
+        return str(self.await_value(look))
+
+
+@pytest.fixture(scope="module")
+def stage(aws: RunningAws[LocalDeployment]) -> Stage:
+    return Stage(aws)
+
+
+def test_a_job_goes_through_every_step_in_order(stage: Stage):
+    job_id, name = stage.post(FLUX, PromptText="a path through all states")
+    assert stage.await_reply(name).succeeded
+    assert stage.await_execution(job_id) == "SUCCEEDED"
+    assert [state for state in stage.states(job_id) if state != "Await Prompt"] == [
+        "Choose Instance",
+        "Instance Chosen",
+        "Submit Prompt",
+        "Prompt Awaited",
+        "Collect Outputs",
+        "Finish Job",
+    ]
+
+
+def test_nothing_but_ids_and_enums_travels_through_the_state_machine(stage: Stage):
+    text = "words that no history may keep"
+    job_id, name = stage.post(FLUX, PromptText=text)
+    stage.await_reply(name)
+    stage.await_execution(job_id)
+    history = json.dumps(
+        stage.sfn.get_execution_history(executionArn=stage.execution_arn(job_id)), default=str
+    )
+    assert job_id in history
+    assert text not in history
+    assert name not in history
+
+
+def test_a_failing_node_ends_in_one_error_reply(stage: Stage):
+    stage.put_input("broken.png", b"this is no picture")
+    job_id, name = stage.post(MAKE_UP, InputS3Key="broken.png", SourceS3Keys=["broken.png"])
+    reply = stage.await_reply(name)
+    assert not reply.succeeded
+    assert "(LoadImage) failed with PIL.UnidentifiedImageError" in reply.data["Error"]
+    assert stage.await_execution(job_id) == "SUCCEEDED"
+    job = stage.jobs.get(job_id)
+    assert job.failure is not None
+    assert (job.state, job.failure.code) == (JobState.FAILED, "PROMPT_FAILED")
+
+
+def test_a_job_whose_instance_dies_runs_on_another(stage: Stage):
+    job_id, name = stage.post(FLUX, PromptText="survives its instance")
+    job = stage.await_job(job_id, lambda job: job.seen_running)
+    stage.autoscaling.terminate_instance_in_auto_scaling_group(
+        InstanceId=job.instance_id, ShouldDecrementDesiredCapacity=False
+    )
+    assert stage.await_reply(name).succeeded
+    after = stage.jobs.get(job_id)
+    assert after.instance_id != job.instance_id
+    assert (after.attempt, after.guilty_losses) == (2, 1)
+    assert stage.states(job_id).count("Submit Prompt") == 2
+
+
+def test_a_stopped_execution_still_gives_an_answer(stage: Stage):
+    job_id, name = stage.post(FLUX, PromptText="stopped by an operator")
+    stage.await_job(job_id, lambda job: job.state is JobState.SUBMITTED)
+    stage.sfn.stop_execution(executionArn=stage.execution_arn(job_id))
+    reply = stage.await_reply(name)
+    assert reply.data["Error"] == "The job was stopped by an operator."
+    assert stage.jobs.get(job_id).state is JobState.CANCELLED
+
+
+def test_more_prompts_than_twice_the_threshold_launch_an_instance_that_takes_jobs(stage: Stage):
+    group_name = stage.ready["fleets"]["lip-sync"]["group_name"]
+    stage.put_input("clip.mp4", make_video(color=(9, 9, 9), seconds=0.5))
+    stage.put_input("voice.mp3", make_audio(seconds=0.5))
+    names = [
+        stage.post(LATENT_SYNC, VideoS3Key="clip.mp4", AudioS3Key="voice.mp3")[1] for _ in range(8)
+    ]
+
+    def count_ready() -> int:
+        return len([i for i in stage.fleets.list_instances("lip-sync") if i.is_ready])
+
+    stage.await_value(lambda: count_ready() == 2 or None)
+    groups = stage.autoscaling.describe_auto_scaling_groups(AutoScalingGroupNames=[group_name])
+    assert groups["AutoScalingGroups"][0]["DesiredCapacity"] == 2
+    names += [stage.post(LATENT_SYNC, VideoS3Key="clip.mp4", AudioS3Key="voice.mp3")[1]]
+    assert all(stage.await_reply(name).succeeded for name in names)
+    instances = stage.fleets.list_instances("lip-sync")
+    assert all(i.placed_at for i in instances), "\n".join(map(str, instances))
