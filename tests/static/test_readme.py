@@ -6,6 +6,11 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+import typer
+
+from local.cli import app
+from ml_service.adapters.workflow_files import load_catalog
+from ml_service.domain.errors import JOB_ERRORS, RefusalCode
 
 _FENCED = re.compile(r"^```[^\n]*\n(.*?)^```", re.MULTILINE | re.DOTALL)
 _SNAKE_CASE = re.compile(r"\b[a-z]+(?:_[a-z]+)+\b")
@@ -48,3 +53,55 @@ def test_every_task_of_the_state_machine_stands_in_the_diagram(
     }
 
     assert tasks - set(_SNAKE_CASE.findall(diagram)) == set()
+
+
+def _read_table(root: Path, head: str) -> list[list[str]]:
+    """The cells of the table whose first column is headed so, backticks left out."""
+    lines = (root / "README.md").read_text().splitlines()
+    start = next(n for n, line in enumerate(lines) if line.startswith(f"| {head} |"))
+    rows = []
+    for line in lines[start + 2 :]:
+        if not line.startswith("|"):
+            break
+        rows.append([cell.strip().strip("`") for cell in line.strip("|").split("|")])
+    return rows
+
+
+def test_the_parameters_table_is_the_templates(root: Path, template: Mapping[str, Any]) -> None:
+    """Every parameter with its default, in the template's order."""
+    parameters = [
+        [name, str(parameter.get("Default", ""))]
+        for name, parameter in template["Parameters"].items()
+    ]
+
+    assert [row[:2] for row in _read_table(root, "parameter of `template.yaml`")] == parameters
+
+
+def test_the_options_table_is_the_commands(root: Path) -> None:
+    """Every option of `ml-service local` with its default."""
+    command = typer.main.get_command(app).commands["local"]
+    options = {
+        option.opts[0]: "" if option.default is None else option.default
+        for option in command.params
+        if option.name != "help"
+    }
+    rows = {row[0]: row[1] for row in _read_table(root, "option of `ml-service local`")}
+
+    assert rows.keys() == options.keys()
+    for name, default in options.items():
+        assert rows[name] == (f"{default:g}" if isinstance(default, float) else str(default))
+
+
+def test_the_workflows_table_is_the_catalog(root: Path) -> None:
+    """Every shipped workflow with its subject and fleet."""
+    shipped = {(w.subject, w.workflow, w.fleet) for w in load_catalog(root / "workflows")}
+
+    assert {tuple(row) for row in _read_table(root, "subject")} == shipped
+
+
+def test_every_code_is_named(root: Path) -> None:
+    """Who searches README for a code finds it."""
+    text = (root / "README.md").read_text()
+    codes = [error.code for error in JOB_ERRORS.values()] + list(RefusalCode)
+
+    assert [code for code in codes if code not in text] == []
