@@ -79,7 +79,9 @@ def run_local(options: LocalOptions) -> int:
 
     The signals are SIGINT, SIGTERM and SIGHUP.
     """
-    logging.basicConfig(level=options.log_level.upper(), stream=sys.stderr)
+    logging.basicConfig(level=logging.WARNING, stream=sys.stderr)
+    # Only our own: every request of boto3's clients would be logged too.
+    logging.getLogger("local").setLevel(options.log_level.upper())
     with tempfile.TemporaryDirectory(prefix="ml-service-") as run_folder:
         try:
             return asyncio.run(_serve(options, Path(run_folder)))

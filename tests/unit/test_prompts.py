@@ -13,14 +13,21 @@ def test_a_prompt_id_is_stable_canonical_and_its_own_for_each_attempt():
 
 
 @pytest.mark.parametrize(
-    ("position", "expected_seconds", "wait"),
+    ("position", "expected_seconds", "waited_seconds", "wait"),
     [
-        (1, 600, 0),  # next in the queue
-        (3, 5, 0),  # starts within 15 s
-        (2, 10, 5),  # never less than 5 s
-        (4, 80, 300),  # never more than 300 s
-        (3, 20, 45),
+        (1, 600, 9999, 0),  # next in the queue
+        (3, 5, 9999, 0),  # starts within 15 s
+        (2, 10, 9999, 5),  # never less than 5 s
+        (4, 80, 9999, 300),  # never more than 300 s
+        (3, 20, 9999, 45),
+        (3, 20, 0, 5),  # never longer than it has waited
+        (3, 20, 12.7, 12),
     ],
 )
-def test_a_pending_prompt_is_looked_at_when_its_start_is_near(position, expected_seconds, wait):
-    assert seconds_until_look(position, expected_seconds) == wait
+def test_a_pending_prompt_is_looked_at_when_its_start_is_near(
+    position: int, expected_seconds: float, waited_seconds: float, wait: int
+):
+    found = seconds_until_look(
+        position, expected_seconds=expected_seconds, waited_seconds=waited_seconds
+    )
+    assert found == wait

@@ -190,9 +190,10 @@ def test_a_hold_ends_in_time_for_the_functions_own_limit():
 
 def test_a_prompt_far_back_in_the_queue_is_not_held():
     world = submitted(Prompt(PromptState.PENDING, position=4))
+    world.clock.sleep(3600 - 1)
     awaited = world.await_prompt()
     assert (awaited.status, awaited.wait_seconds) == (AwaitStatus.PENDING, 4 * 20 - 15)
-    assert world.clock.now() == NOON
+    assert world.clock.now() == NOON + timedelta(seconds=3599)
 
 
 def test_a_prompt_that_is_nowhere_twice_is_lost():

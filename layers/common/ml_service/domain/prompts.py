@@ -46,12 +46,15 @@ def make_prompt_id(*, stage: str, job_id: str, attempt: int) -> str:
     return str(uuid.uuid5(_NAMESPACE, f"{stage}/{job_id}/{attempt}"))
 
 
-def seconds_until_look(position: int, expected_seconds: float) -> int:
+def seconds_until_look(position: int, *, expected_seconds: float, waited_seconds: float) -> int:
     """How long to wait before looking at a pending prompt again; 0 means to hold on to it.
 
-    What stands before it is taken to run as long as it will itself.
+    What stands before it is taken to run as long as it will itself. Since that may be far off (a
+    queue of prompts that fail at once is over in seconds), no wait is longer than the whole time
+    so far: an end is then noticed, at the latest, at twice the time it took.
     """
     until_start = position * expected_seconds
     if position <= 1 or until_start <= HOLD_SECONDS:
         return 0
-    return min(max(math.floor(until_start - HOLD_SECONDS), _SHORTEST_WAIT), _LONGEST_WAIT)
+    wait = min(until_start - HOLD_SECONDS, waited_seconds, _LONGEST_WAIT)
+    return max(math.floor(wait), _SHORTEST_WAIT)

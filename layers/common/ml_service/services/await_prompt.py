@@ -106,7 +106,12 @@ class AwaitPrompt:
         if prompt.state is PromptState.UNKNOWN:
             return Awaited(AwaitStatus.LOST, job)
         if prompt.state is PromptState.PENDING:
-            wait_seconds = seconds_until_look(prompt.position, job.expected_seconds)
+            since = job.submitted_at or self.clock.now()
+            wait_seconds = seconds_until_look(
+                prompt.position,
+                expected_seconds=job.expected_seconds,
+                waited_seconds=(self.clock.now() - since).total_seconds(),
+            )
             if wait_seconds:
                 return Awaited(AwaitStatus.PENDING, job, wait_seconds)
         return None

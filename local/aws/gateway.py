@@ -1,0 +1,290 @@
+"""The one port of the embedded AWS: answers what moto cannot, passes all the rest on to it."""
+
+import asyncio
+import errno
+import json
+import re
+import uuid
+from collections.abc import Awaitable, Callable
+from dataclasses import dataclass
+from typing import TYPE_CHECKING, Any, Final
+from urllib.parse import parse_qs, unquote
+from xml.sax.saxutils import escape
+
+import aiohttp
+from aiohttp import web
+from multidict import CIMultiDict
+from yarl import URL
+
+from local.aws.errors import PortInUseError
+from local.aws.lambda_runtime import FunctionNotFoundError, LambdaRuntime, TooManyRequestsError
+
+if TYPE_CHECKING:
+    from types_boto3_autoscaling import AutoScalingClient
+
+HOST: Final = "127.0.0.1"
+# No bucket can be named so: the path collides with nothing of S3's.
+EXECUTION_REPORTS_PATH: Final = "/_local/executions"
+_INVOCATIONS_PATH: Final = "/2015-03-31/functions/{name}/invocations"
+_PAYLOAD_LIMIT: Final = 6 * 1024 * 1024
+_BODY_LIMIT: Final = _PAYLOAD_LIMIT + 1024 * 1024
+_HEADER_LIMIT: Final = 64 * 1024
+# moto's own connections to the gateway lie idle while a state machine waits.
+_KEEP_ALIVE_SECONDS: Final = 7 * 24 * 3600.0
+# aiohttp takes 0 for "without end".
+_SHUTDOWN_SECONDS: Final = 0.1
+_CHUNK_BYTES: Final = 256 * 1024
+# Name, name:qualifier, account:function:name, or a whole ARN.
+_FUNCTION_NAME: Final = re.compile(r"(?:.*:function:)?(?P<name>[\w-]+)(?::[\w$-]+)?")
+_HOP_BY_HOP: Final = frozenset(
+    {
+        "connection",
+        "expect",
+        "keep-alive",
+        "proxy-authenticate",
+        "proxy-authorization",
+        "te",
+        "trailer",
+        "transfer-encoding",
+        "upgrade",
+    }
+)
+
+ReportHandler = Callable[[dict[str, Any]], Awaitable[None]]
+
+
+class _LambdaError(Exception):
+    """When Lambda's API answers with an error of its own; the status is HTTP's."""
+
+    def __init__(self, status: int, code: str, message: str) -> None:
+        super().__init__(message)
+        self.status = status
+        self.code = code
+        self.message = message
+
+
+@dataclass(frozen=True)
+class _Backends:
+    moto: str
+    runtime: LambdaRuntime
+    autoscaling: "AutoScalingClient"
+    report: ReportHandler
+
+
+class Gateway:
+    """The HTTP server that any SDK is pointed to."""
+
+    def __init__(self) -> None:
+        """Make a gateway that answers "not ready" until it is connected."""
+        self.endpoint = ""
+        self._backends: _Backends | None = None
+        self._capacity_lock = asyncio.Lock()
+        application = web.Application(client_max_size=_BODY_LIMIT)
+        application.router.add_post(_INVOCATIONS_PATH, self._invoke)
+        application.router.add_post(EXECUTION_REPORTS_PATH, self._take_report)
+        application.router.add_route("*", "/{tail:.*}", self._pass_on)
+        self._runner = web.AppRunner(
+            application,
+            access_log=None,
+            keepalive_timeout=_KEEP_ALIVE_SECONDS,
+            max_line_size=_HEADER_LIMIT,
+            max_field_size=_HEADER_LIMIT,
+            shutdown_timeout=_SHUTDOWN_SECONDS,
+        )
+        # moto closes every connection itself, and long polls hold many of them.
+        self._session = aiohttp.ClientSession(
+            connector=aiohttp.TCPConnector(limit=0, force_close=True),
+            auto_decompress=False,
+            timeout=aiohttp.ClientTimeout(total=None),
+        )
+
+    @classmethod
+    async def start(cls, port: int) -> "Gateway":
+        """Listen on a port, 0 for a free one; raises PortInUseError."""
+        gateway = cls()
+        await gateway._runner.setup()
+        try:
+            await web.TCPSite(gateway._runner, HOST, port).start()
+        except OSError as error:
+            await gateway.stop()
+            if error.errno != errno.EADDRINUSE:
+                raise
+            raise PortInUseError(
+                f"port {port} is in use: stop what listens there, or choose another --port"
+            ) from None
+        gateway.endpoint = f"http://{HOST}:{gateway._runner.addresses[0][1]}"
+        return gateway
+
+    def connect(
+        self,
+        *,
+        moto: str,
+        runtime: LambdaRuntime,
+        autoscaling: "AutoScalingClient",
+        report: ReportHandler,
+    ) -> None:
+        """Begin to answer: from ``runtime``, and from ``moto`` (its URL) for all the rest."""
+        self._backends = _Backends(moto.rstrip("/"), runtime, autoscaling, report)
+
+    async def stop(self) -> None:
+        """Stop listening and drop what is under way."""
+        await self._runner.cleanup()
+        await self._session.close()
+
+    def _connected(self) -> "_Backends":
+        if self._backends is None:
+            raise web.HTTPServiceUnavailable(text="the embedded AWS is starting")
+        return self._backends
+
+    async def _take_report(self, request: web.Request) -> web.Response:
+        await self._connected().report(await request.json())
+        return web.Response(status=204)
+
+    async def _invoke(self, request: web.Request) -> web.Response:
+        request_id = str(uuid.uuid4())
+        try:
+            return await self._run_function(request, request_id)
+        except _LambdaError as error:
+            return web.json_response(
+                {"Type": "User", "Message": error.message, "message": error.message},
+                status=error.status,
+                headers={"x-amzn-RequestId": request_id, "X-Amzn-ErrorType": error.code},
+            )
+
+    async def _run_function(self, request: web.Request, request_id: str) -> web.Response:
+        runtime = self._connected().runtime
+        given_name = unquote(request.match_info["name"])
+        payload = await request.content.read() or b"{}"
+        _check_payload(payload)
+        match = _FUNCTION_NAME.fullmatch(given_name)
+        name = match["name"] if match else given_name
+        headers = {"x-amzn-RequestId": request_id}
+        try:
+            if request.headers.get("X-Amz-Invocation-Type") == "Event":
+                runtime.invoke_later(name, payload, request_id)
+                return web.Response(status=202, headers=headers)
+            result = await runtime.invoke(name, payload, request_id)
+        except FunctionNotFoundError:
+            raise _LambdaError(
+                404, "ResourceNotFoundException", f"Function not found: {given_name}"
+            ) from None
+        except TooManyRequestsError:
+            raise _LambdaError(429, "TooManyRequestsException", "Rate Exceeded.") from None
+        headers["X-Amz-Executed-Version"] = "$LATEST"
+        if result.failed:
+            headers["X-Amz-Function-Error"] = "Unhandled"
+        return web.Response(body=result.payload, headers=headers, content_type="application/json")
+
+    async def _pass_on(self, request: web.Request) -> web.StreamResponse:
+        if "/autoscaling/" not in request.headers.get("Authorization", ""):
+            return await self._forward(request, request.content if request.can_read_body else None)
+        body = await request.read()
+        async with self._capacity_lock:
+            refusal = await asyncio.to_thread(self._refuse_capacity, body)
+            if refusal is not None:
+                return _autoscaling_error(refusal)
+            return await self._forward(request, body)
+
+    def _refuse_capacity(self, body: bytes) -> str | None:
+        """Say why Auto Scaling would refuse a request that moto takes."""
+        form = {key: values[0] for key, values in parse_qs(body.decode()).items()}
+        if form.get("Action") not in _CAPACITY_RULES or "DesiredCapacity" not in form:
+            return None
+        name = form.get("AutoScalingGroupName", "")
+        answer = self._connected().autoscaling.describe_auto_scaling_groups(
+            AutoScalingGroupNames=[name]
+        )
+        if not answer["AutoScalingGroups"]:
+            return f"AutoScalingGroup name not found - no such group: {name}"
+        group = answer["AutoScalingGroups"][0]
+        return _CAPACITY_RULES[form["Action"]](
+            int(form["DesiredCapacity"]),
+            int(form.get("MinSize", group["MinSize"])),
+            int(form.get("MaxSize", group["MaxSize"])),
+        )
+
+    async def _forward(
+        self, request: web.Request, body: bytes | aiohttp.StreamReader | None
+    ) -> web.StreamResponse:
+        target = URL(self._connected().moto + request.raw_path, encoded=True)
+        async with self._session.request(
+            request.method,
+            target,
+            data=body,
+            headers=_end_to_end(request.headers),  # The Host header too: moto builds URLs of it.
+            skip_auto_headers=("User-Agent", "Content-Type", "Accept", "Accept-Encoding"),
+            allow_redirects=False,
+        ) as answer:
+            response = web.StreamResponse(
+                status=answer.status, reason=answer.reason, headers=_end_to_end(answer.headers)
+            )
+            await response.prepare(request)
+            async for chunk in answer.content.iter_chunked(_CHUNK_BYTES):
+                await response.write(chunk)
+            await response.write_eof()
+            return response
+
+
+def refuse_desired_capacity(desired: int, least: int, most: int) -> str | None:
+    """Give AWS's words for a SetDesiredCapacity out of the group's bounds."""
+    bound, limit = ("above max", most) if desired > most else ("below min", least)
+    if least <= desired <= most:
+        return None
+    return (
+        f"New SetDesiredCapacity value {desired} is {bound} value {limit} for the AutoScalingGroup."
+    )
+
+
+def refuse_group_update(desired: int, least: int, most: int) -> str | None:
+    """Give AWS's words for an UpdateAutoScalingGroup whose numbers contradict each other."""
+    if least <= desired <= most:
+        return None
+    return (
+        f"Desired capacity:{desired} must be between the specified min size:{least} "
+        f"and max size:{most}"
+    )
+
+
+# Each takes the desired capacity, the least and the most.
+_CAPACITY_RULES: Final[dict[str, Callable[[int, int, int], str | None]]] = {
+    "SetDesiredCapacity": refuse_desired_capacity,
+    "UpdateAutoScalingGroup": refuse_group_update,
+}
+
+
+def _end_to_end(headers: Any) -> CIMultiDict[str]:
+    return CIMultiDict(
+        (name, value) for name, value in headers.items() if name.lower() not in _HOP_BY_HOP
+    )
+
+
+def _check_payload(payload: bytes) -> None:
+    if len(payload) > _PAYLOAD_LIMIT:
+        raise _LambdaError(
+            413,
+            "RequestTooLargeException",
+            f"Request must be smaller than {_PAYLOAD_LIMIT} bytes for the InvokeFunction operation",
+        )
+    try:
+        json.loads(payload)
+    except ValueError as error:
+        raise _LambdaError(
+            400,
+            "InvalidRequestContentException",
+            f"Could not parse request body into json: {error}",
+        ) from error
+
+
+def _autoscaling_error(message: str) -> web.Response:
+    request_id = str(uuid.uuid4())
+    body = (
+        '<ErrorResponse xmlns="http://autoscaling.amazonaws.com/doc/2011-01-01/"><Error>'
+        f"<Type>Sender</Type><Code>ValidationError</Code><Message>{escape(message)}</Message>"
+        f"</Error><RequestId>{request_id}</RequestId></ErrorResponse>"
+    )
+    return web.Response(
+        status=400,
+        text=body,
+        content_type="text/xml",
+        headers={"x-amzn-RequestId": request_id},
+    )

@@ -1,0 +1,485 @@
+"""Runs the real handlers as Lambda does: a process per concurrent invocation, behind a Runtime API.
+
+A process speaks to the four endpoints of the Lambda Runtime API on a port of its own: so it can run
+awslambdaric, the very client that Lambda's Python runtime is made of.
+"""
+
+import asyncio
+import contextlib
+import importlib.util
+import json
+import logging
+import os
+import signal
+import sys
+import time
+import uuid
+from collections import deque
+from collections.abc import Coroutine, Mapping
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import IO, Any, Final, Literal
+
+from aiohttp import web
+
+from local.aws.virtual_clock import VirtualClock
+
+RuntimeClient = Literal["awslambdaric", "builtin"]
+
+_log = logging.getLogger(__name__)
+
+_API: Final = "/2018-06-01/runtime"
+# Lambda gives a process 10 s to load its handler; two cores that load nine at once take longer.
+_INIT_SECONDS: Final = 60
+# With all processes of a function busy, a call waits so long for one of them before another process
+# is started: starting costs half a second of a core, most calls take a few milliseconds.
+_PATIENCE_SECONDS: Final = 0.1
+# A process takes some 60 MB. Lambda would go on to 1,000; calls beyond this wait for their turn.
+_MOST_PROCESSES: Final = 50
+_RESPONSE_LIMIT: Final = 6 * 1024 * 1024
+# EventBridge, SNS and asynchronous callers get these waits between Lambda's attempts.
+_RETRY_WAIT_SECONDS: Final = (60.0, 120.0)
+_THROTTLED_WAIT_SECONDS: Final = 1.0
+# aiohttp takes 0 for "without end".
+_SHUTDOWN_SECONDS: Final = 0.1
+# Longer than any pause between two calls of one process, so that neither side meets a closed one.
+_KEEP_ALIVE_SECONDS: Final = 7 * 24 * 3600.0
+
+
+class FunctionNotFoundError(Exception):
+    """When no function has this name."""
+
+
+class TooManyRequestsError(Exception):
+    """When a function already runs as often as its reserved concurrency allows."""
+
+
+@dataclass(frozen=True)
+class FunctionConfig:
+    """What Lambda knows of one function."""
+
+    name: str
+    arn: str
+    handler: str
+    code_folder: Path
+    layer_folders: tuple[Path, ...]
+    environment: Mapping[str, str]
+    timeout_seconds: float
+    memory_mb: int
+    reserved_concurrency: int | None = None
+    retry_attempts: int = 2
+
+
+@dataclass(frozen=True)
+class InvocationResult:
+    """A handler's answer, or with ``failed`` the JSON that Lambda makes of its error."""
+
+    payload: bytes
+    failed: bool = False
+
+
+@dataclass(eq=False)
+class _Invocation:
+    payload: bytes
+    request_id: str
+    result: asyncio.Future[InvocationResult] = field(
+        default_factory=lambda: asyncio.get_running_loop().create_future()
+    )
+
+    def finish(self, result: InvocationResult) -> None:
+        """Set the result, unless a timeout or an exit has set one before."""
+        if not self.result.done():
+            self.result.set_result(result)
+
+
+def find_runtime_client() -> RuntimeClient:
+    """Give awslambdaric where it is installed (its wheels are for Linux), else our own client."""
+    return "awslambdaric" if importlib.util.find_spec("awslambdaric") else "builtin"
+
+
+class LambdaRuntime:
+    """All functions of an account, their processes, and their asynchronous invocations."""
+
+    def __init__(
+        self,
+        *,
+        clock: VirtualClock,
+        run_folder: Path,
+        environment: Mapping[str, str],
+        client: RuntimeClient | None = None,
+        show_logs: bool = False,
+    ) -> None:
+        """Take the environment that every process gets and the folder for one log per function.
+
+        With ``show_logs`` the handlers' output goes to this process's standard error instead.
+        """
+        self._clock = clock
+        self._run_folder = run_folder
+        self._environment = dict(environment)
+        self._client: RuntimeClient = client or find_runtime_client()
+        self._show_logs = show_logs
+        self._pools: dict[str, _FunctionPool] = {}
+        self._start_slots = asyncio.Semaphore(os.cpu_count() or 1)
+        self._background: set[asyncio.Task[None]] = set()
+
+    def add_function(self, config: FunctionConfig) -> None:
+        """Make a function known; its first process starts with its first invocation."""
+        start = _WorkerStart(
+            config=config,
+            client=self._client,
+            environment=self._environment,
+            temporary_folder=self._run_folder,
+            log_path=None if self._show_logs else self._run_folder / f"{config.name}.log",
+        )
+        self._pools[config.name] = _FunctionPool(start, self._start_slots)
+
+    async def invoke(self, name: str, payload: bytes, request_id: str) -> InvocationResult:
+        """Run one invocation and wait for its end.
+
+        Raises FunctionNotFoundError and TooManyRequestsError; a handler's error is a result.
+        """
+        return await self._pool(name).invoke(payload, request_id)
+
+    def invoke_later(self, name: str, payload: bytes, request_id: str | None = None) -> None:
+        """Accept an asynchronous invocation: a failing one is tried again as Lambda does.
+
+        Raises FunctionNotFoundError.
+        """
+        pool = self._pool(name)
+        self._spawn(self._try_until_done(pool, payload, request_id or str(uuid.uuid4())))
+
+    def warm_up(self) -> None:
+        """Start one process of every function, in the background.
+
+        A first call would wait a second for its process, and a job passes seven functions.
+        """
+        for pool in self._pools.values():
+            pool.warm_up()
+
+    async def stop(self) -> None:
+        """Kill every process and forget what waits."""
+        for task in self._background:
+            task.cancel()
+        await asyncio.gather(*self._background, return_exceptions=True)
+        await asyncio.gather(*(pool.stop() for pool in self._pools.values()))
+
+    def _pool(self, name: str) -> "_FunctionPool":
+        try:
+            return self._pools[name]
+        except KeyError:
+            raise FunctionNotFoundError(name) from None
+
+    def _spawn(self, work: Coroutine[Any, Any, None]) -> None:
+        task = asyncio.get_running_loop().create_task(work)
+        self._background.add(task)
+        task.add_done_callback(self._background.discard)
+
+    async def _try_until_done(self, pool: "_FunctionPool", payload: bytes, request_id: str) -> None:
+        waits = [*_RETRY_WAIT_SECONDS[: pool.config.retry_attempts]]
+        while True:
+            try:
+                result = await pool.invoke(payload, request_id)
+            except TooManyRequestsError:
+                # Throttling costs no attempt: Lambda goes on for up to six hours.
+                await asyncio.sleep(self._clock.real_seconds(_THROTTLED_WAIT_SECONDS))
+                continue
+            if not result.failed:
+                return
+            if not waits:
+                _log.error(
+                    "An asynchronous invocation failed for good",
+                    extra={"function": pool.config.name, "request_id": request_id},
+                )
+                return
+            await asyncio.sleep(self._clock.real_seconds(waits.pop(0)))
+
+
+@dataclass(frozen=True)
+class _WorkerStart:
+    """What a new process of a function needs."""
+
+    config: FunctionConfig
+    client: RuntimeClient
+    environment: Mapping[str, str]
+    temporary_folder: Path
+    log_path: Path | None
+
+    def process_environment(self, runtime_api: str) -> dict[str, str]:
+        """Build the environment from nothing, as Lambda does; nothing of the user's leaks in."""
+        config = self.config
+        folders = [str(config.code_folder), *map(str, config.layer_folders)]
+        return {
+            "PATH": os.environ.get("PATH", os.defpath),
+            "LANG": "C.UTF-8",
+            "TZ": ":UTC",
+            "TMPDIR": str(self.temporary_folder),
+            "PYTHONPATH": os.pathsep.join(folders),
+            **self.environment,
+            **config.environment,
+            "_HANDLER": config.handler,
+            "AWS_EXECUTION_ENV": f"AWS_Lambda_python{sys.version_info[0]}.{sys.version_info[1]}",
+            "AWS_LAMBDA_FUNCTION_MEMORY_SIZE": str(config.memory_mb),
+            "AWS_LAMBDA_FUNCTION_NAME": config.name,
+            "AWS_LAMBDA_FUNCTION_VERSION": "$LATEST",
+            "AWS_LAMBDA_INITIALIZATION_TYPE": "on-demand",
+            "AWS_LAMBDA_LOG_GROUP_NAME": f"/aws/lambda/{config.name}",
+            "AWS_LAMBDA_LOG_STREAM_NAME": f"local/[$LATEST]{uuid.uuid4().hex}",
+            "AWS_LAMBDA_RUNTIME_API": runtime_api,
+            "LAMBDA_TASK_ROOT": str(config.code_folder),
+        }
+
+
+class _FunctionPool:
+    """The processes of one function: a call takes an idle one, or waits, or has one started."""
+
+    def __init__(self, start: _WorkerStart, start_slots: asyncio.Semaphore) -> None:
+        self.config = start.config
+        self._start = start
+        self._start_slots = start_slots
+        self._workers: set[_Worker] = set()
+        self._idle: list[tuple[_Worker, asyncio.Future[_Invocation]]] = []
+        self._pending: deque[_Invocation] = deque()
+        self._starting: set[asyncio.Task[None]] = set()
+        self._patience: asyncio.TimerHandle | None = None
+        self._running = 0
+
+    async def invoke(self, payload: bytes, request_id: str) -> InvocationResult:
+        """Run one invocation; raises TooManyRequestsError at the reserved concurrency."""
+        limit = self.config.reserved_concurrency
+        if limit is not None and self._running >= limit:
+            raise TooManyRequestsError(self.config.name)
+        invocation = _Invocation(payload, request_id)
+        self._running += 1
+        try:
+            if self._idle:
+                # The one used last, so that the others' memory can be paged out.
+                self._idle.pop()[1].set_result(invocation)
+            else:
+                self._pending.append(invocation)
+                self._grow()
+            return await invocation.result
+        finally:
+            self._running -= 1
+
+    def warm_up(self) -> None:
+        """Start a process if there is none."""
+        if not self._workers and not self._starting:
+            self._start_one(even_unneeded=True)
+
+    async def next_invocation(self, worker: "_Worker") -> _Invocation:
+        """Wait for work for a process that has none."""
+        if self._pending:
+            return self._pending.popleft()
+        work: asyncio.Future[_Invocation] = asyncio.get_running_loop().create_future()
+        self._idle.append((worker, work))
+        return await work
+
+    def forget(self, worker: "_Worker") -> None:
+        """Take a process that has ended out of the pool."""
+        self._workers.discard(worker)
+        for entry in [entry for entry in self._idle if entry[0] is worker]:
+            self._idle.remove(entry)
+            entry[1].cancel()
+        self._grow()
+
+    async def stop(self) -> None:
+        """Kill all processes."""
+        if self._patience is not None:
+            self._patience.cancel()
+        self._pending.clear()
+        for task in self._starting:
+            task.cancel()
+        await asyncio.gather(*self._starting, return_exceptions=True)
+        await asyncio.gather(*(worker.stop() for worker in list(self._workers)))
+
+    def _grow(self) -> None:
+        """Start a process when calls wait for which none is on its way."""
+        if len(self._pending) <= len(self._starting):
+            return
+        if len(self._workers) + len(self._starting) >= _MOST_PROCESSES:
+            return
+        if not self._workers and not self._starting:
+            self._start_one()
+        elif self._patience is None:
+            loop = asyncio.get_running_loop()
+            self._patience = loop.call_later(_PATIENCE_SECONDS, self._lose_patience)
+
+    def _lose_patience(self) -> None:
+        self._patience = None
+        if len(self._pending) > len(self._starting):
+            self._start_one()
+            self._grow()
+
+    def _start_one(self, *, even_unneeded: bool = False) -> None:
+        task = asyncio.get_running_loop().create_task(self._add_worker(even_unneeded))
+        self._starting.add(task)
+        task.add_done_callback(self._started)
+
+    def _started(self, task: asyncio.Task[None]) -> None:
+        self._starting.discard(task)
+        if not task.cancelled():
+            task.result()
+            self._grow()
+
+    async def _add_worker(self, even_unneeded: bool) -> None:
+        async with self._start_slots:
+            if not self._pending and not even_unneeded:
+                return  # Another process took the call meanwhile.
+            worker = _Worker(self._start, self)
+            self._workers.add(worker)
+            failure = await worker.start()
+        if failure is not None and self._pending:
+            self._pending.popleft().finish(failure)
+
+
+class _Worker:
+    """One process of a function and the Runtime API that it talks to."""
+
+    def __init__(self, start: _WorkerStart, pool: _FunctionPool) -> None:
+        self._start = start
+        self._config = start.config
+        self._pool = pool
+        self._current: _Invocation | None = None
+        self._timer: asyncio.TimerHandle | None = None
+        loop = asyncio.get_running_loop()
+        # None once the handler is loaded; else why it could not be.
+        self._init: asyncio.Future[InvocationResult | None] = loop.create_future()
+        self._api: web.Server | None = None
+        self._listener: asyncio.Server | None = None
+        self._process: asyncio.subprocess.Process | None = None
+        self._watch: asyncio.Task[None] | None = None
+
+    async def start(self) -> InvocationResult | None:
+        """Start the process; give None when it asks for work, else the error of its start."""
+        loop = asyncio.get_running_loop()
+        self._api = web.Server(self._answer, access_log=None, keepalive_timeout=_KEEP_ALIVE_SECONDS)
+        self._listener = await loop.create_server(self._api, "127.0.0.1", 0)
+        port = self._listener.sockets[0].getsockname()[1]
+        with self._open_log() as log:
+            self._process = await asyncio.create_subprocess_exec(
+                sys.executable,
+                "-P",  # The folder of this program is no place to import handlers from.
+                "-m",
+                "local.aws.function_worker",
+                str(os.getpid()),
+                self._start.client,
+                self._config.handler,
+                cwd=self._config.code_folder,
+                env=self._start.process_environment(f"127.0.0.1:{port}"),
+                stdin=asyncio.subprocess.DEVNULL,
+                stdout=log,
+                stderr=log,
+                start_new_session=True,
+            )
+        self._watch = loop.create_task(self._watch_exit(self._process))
+        try:
+            return await asyncio.wait_for(asyncio.shield(self._init), _INIT_SECONDS)
+        except TimeoutError:
+            self.kill()
+            return _describe_failure(
+                "Sandbox.Timedout", f"Init did not end within {_INIT_SECONDS} seconds"
+            )
+
+    def kill(self) -> None:
+        """Kill the process and all that it has started."""
+        if self._process is not None and self._process.returncode is None:
+            with contextlib.suppress(ProcessLookupError):
+                os.killpg(self._process.pid, signal.SIGKILL)
+
+    async def stop(self) -> None:
+        """Kill the process and wait until its traces here are gone."""
+        self.kill()
+        if self._watch is not None:
+            await self._watch
+
+    def _open_log(self) -> IO[bytes]:
+        if self._start.log_path is None:
+            return os.fdopen(os.dup(2), "wb")
+        return self._start.log_path.open("ab")
+
+    async def _answer(self, request: web.BaseRequest) -> web.StreamResponse:
+        match request.method, request.path.removeprefix(_API).split("/"):
+            case "GET", ["", "invocation", "next"]:
+                return await self._give_work()
+            case "POST", ["", "invocation", request_id, "response"]:
+                self._finish(request_id, await self._read_response(request))
+            case "POST", ["", "invocation", request_id, "error"]:
+                error = await request.content.read()
+                self._finish(request_id, InvocationResult(error, failed=True))
+            case "POST", ["", "init", "error"]:
+                failure = InvocationResult(await request.content.read(), failed=True)
+                if not self._init.done():
+                    self._init.set_result(failure)
+            case _:
+                return web.Response(status=404)
+        return web.json_response({"status": "OK"}, status=202)
+
+    async def _read_response(self, request: web.BaseRequest) -> InvocationResult:
+        payload = await request.content.read()
+        if len(payload) > _RESPONSE_LIMIT:
+            return _describe_failure(
+                "Function.ResponseSizeTooLarge",
+                "Response payload size exceeded maximum allowed payload size (6291556 bytes).",
+            )
+        return InvocationResult(payload)
+
+    async def _give_work(self) -> web.Response:
+        if not self._init.done():
+            self._init.set_result(None)
+        invocation = await self._pool.next_invocation(self)
+        timeout = self._config.timeout_seconds
+        self._current = invocation
+        self._timer = asyncio.get_running_loop().call_later(timeout, self._time_out, invocation)
+        return web.Response(
+            body=invocation.payload,
+            content_type="application/json",
+            headers={
+                "Lambda-Runtime-Aws-Request-Id": invocation.request_id,
+                "Lambda-Runtime-Deadline-Ms": str(int((time.time() + timeout) * 1000)),
+                "Lambda-Runtime-Invoked-Function-Arn": self._config.arn,
+            },
+        )
+
+    def _finish(self, request_id: str, result: InvocationResult) -> None:
+        invocation = self._current
+        if invocation is None or invocation.request_id != request_id:
+            return  # It timed out meanwhile.
+        if self._timer is not None:
+            self._timer.cancel()
+        self._current = None
+        invocation.finish(result)
+
+    def _time_out(self, invocation: _Invocation) -> None:
+        self.kill()
+        self._current = None
+        invocation.finish(
+            _describe_failure(
+                "Sandbox.Timedout",
+                f"RequestId: {invocation.request_id} Error: Task timed out after "
+                f"{self._config.timeout_seconds:.2f} seconds",
+            )
+        )
+
+    async def _watch_exit(self, process: asyncio.subprocess.Process) -> None:
+        status = await process.wait()
+        if self._timer is not None:
+            self._timer.cancel()
+        how = f"signal: {-status}" if status < 0 else f"exit status {status}"
+        request = f"RequestId: {self._current.request_id} " if self._current else ""
+        failure = _describe_failure(
+            "Runtime.ExitError", f"{request}Error: Runtime exited with error: {how}"
+        )
+        if self._current is not None:
+            self._current.finish(failure)
+        if not self._init.done():
+            self._init.set_result(failure)
+        self._pool.forget(self)
+        if self._listener is not None:
+            self._listener.close()
+        if self._api is not None:
+            await self._api.shutdown(timeout=_SHUTDOWN_SECONDS)
+
+
+def _describe_failure(error_type: str, message: str) -> InvocationResult:
+    details = {"errorType": error_type, "errorMessage": message}
+    return InvocationResult(json.dumps(details).encode(), failed=True)

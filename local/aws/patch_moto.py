@@ -1,0 +1,142 @@
+"""The changes that local mode makes to moto 5.2.5, all of them and only here.
+
+They touch private parts of moto's Step Functions interpreter, so moto is pinned and each change has
+a canary test. Runs inside the moto process.
+"""
+
+import json
+import sys
+import threading
+import time
+from functools import lru_cache
+from types import SimpleNamespace
+from typing import Any
+
+import requests
+from botocore.config import Config
+from botocore.session import Session
+from moto.stepfunctions.parser.asl.component.common.retry import retrier_decl
+from moto.stepfunctions.parser.asl.component.state.wait.wait_function.timestamp import Timestamp
+from moto.stepfunctions.parser.asl.component.state.wait.wait_function.wait_function import (
+    WaitFunction,
+)
+from moto.stepfunctions.parser.asl.parse.asl_parser import AmazonStateLanguageParser
+from moto.stepfunctions.parser.asl.utils import boto_client
+from moto.stepfunctions.parser.backend.execution import (
+    BaseExecutionWorkerCommunication,
+    Execution,
+)
+
+from local.aws.virtual_clock import VirtualClock
+
+# An execution's task may hold a connection for a quarter of an hour; so many may at once.
+_TASK_CONNECTIONS = 1000
+_TASK_READ_SECONDS = 3600
+_REPORT_SECONDS = 10
+
+
+def reuse_task_clients(endpoint: str) -> None:
+    """Let all tasks of all executions share one boto3 client per service, talking to ``endpoint``.
+
+    moto makes a new client for every task, which costs more than the rest of a transition.
+    """
+    lock = threading.Lock()
+    clients: dict[tuple[str, str], Any] = {}
+
+    def client_for(region: str, service: str, state_credentials: object = None) -> Any:
+        del state_credentials  # There is one account here.
+        with lock:
+            if (region, service) not in clients:
+                clients[region, service] = Session().create_client(
+                    service,
+                    region_name=region,
+                    endpoint_url=endpoint,
+                    aws_access_key_id="local",
+                    aws_secret_access_key="local",  # noqa: S106  (moto asks for none)
+                    config=Config(
+                        parameter_validation=False,
+                        retries={"total_max_attempts": 1},
+                        read_timeout=_TASK_READ_SECONDS,
+                        max_pool_connections=_TASK_CONNECTIONS,
+                    ),
+                )
+            return clients[region, service]
+
+    stock = boto_client.boto_client_for
+    for module in list(sys.modules.values()):
+        # Each kind of task has imported the function by name.
+        if getattr(module, "boto_client_for", None) is stock:
+            module.boto_client_for = client_for  # type: ignore[attr-defined]
+
+
+def reuse_parsed_definitions() -> None:
+    """Parse each state machine definition once, not once per execution and once per check.
+
+    The parsed program keeps no state of an execution; counters live in the execution's environment.
+    """
+    AmazonStateLanguageParser.parse = staticmethod(  # type: ignore[method-assign]
+        lru_cache(maxsize=64)(AmazonStateLanguageParser.parse)
+    )
+
+
+def scale_waits(clock: VirtualClock) -> None:
+    """Make Wait states and retries take virtual time, exact to the millisecond.
+
+    moto counts waited time in whole seconds, so a wait below one second would begin again for ever.
+    """
+
+    def wait_interval(_: WaitFunction, env: Any, wait_seconds: float) -> None:
+        end = time.monotonic() + clock.real_seconds(max(wait_seconds, 0))
+        while env.is_running() and (left := end - time.monotonic()) > 0:
+            env.program_state_event.wait(left)
+
+    seconds_until = Timestamp._get_wait_seconds
+
+    def virtual_seconds_until(self: Timestamp, env: Any) -> int:
+        return seconds_until(self, env) - int(clock.now() - time.time())
+
+    WaitFunction._wait_interval = wait_interval  # type: ignore[method-assign, assignment]
+    Timestamp._get_wait_seconds = virtual_seconds_until  # type: ignore[method-assign]
+    # The retrier's own name for the module time: it uses nothing of it but sleep.
+    scaled_time = SimpleNamespace(sleep=lambda seconds: time.sleep(clock.real_seconds(seconds)))
+    vars(retrier_decl)["time"] = scaled_time
+
+
+def report_ended_executions(url: str) -> None:
+    """Post every execution's final status to ``url``, which is what EventBridge would be told."""
+    record_end = BaseExecutionWorkerCommunication.terminated
+
+    def terminated(self: BaseExecutionWorkerCommunication) -> None:
+        record_end(self)
+        requests.post(url, json=_describe_end(self.execution), timeout=_REPORT_SECONDS)
+
+    BaseExecutionWorkerCommunication.terminated = terminated  # type: ignore[method-assign]
+
+
+def _describe_end(execution: Execution) -> dict[str, Any]:
+    """Give the ``detail`` of a "Step Functions Execution Status Change" event, times in ms."""
+    if execution.stop_date is None:
+        raise ValueError(f"execution {execution.name} has ended at no time")
+    succeeded = execution.status == "SUCCEEDED"
+    return {
+        "executionArn": execution.exec_arn,
+        "stateMachineArn": execution.state_machine.arn,
+        "name": execution.name,
+        "status": execution.status,
+        "startDate": round(execution.start_date.timestamp() * 1000),
+        "stopDate": round(execution.stop_date.timestamp() * 1000),
+        "input": json.dumps(execution.input_data),
+        "output": json.dumps(execution.output) if succeeded else None,
+        "stateMachineVersionArn": None,
+        "stateMachineAliasArn": None,
+        "redriveCount": 0,
+        "redriveDate": None,
+        "redriveStatus": "NOT_REDRIVABLE" if succeeded else "REDRIVABLE",
+        "redriveStatusReason": "Execution is SUCCEEDED and cannot be redriven"
+        if succeeded
+        else None,
+        "error": execution.error,
+        "cause": execution.cause,
+        "inputDetails": {"included": True},
+        "outputDetails": {"included": True} if succeeded else None,
+    }

@@ -1,0 +1,154 @@
+"""Canaries: each patch to moto's private parts still does what it is for."""
+
+import json
+import subprocess
+import sys
+import textwrap
+import time
+import uuid
+from typing import Any
+
+import pytest
+
+from .conftest import SPEED, SampleAws, wait_for
+
+pytestmark = pytest.mark.timeout(60)
+
+
+@pytest.fixture(scope="module")
+def patched() -> dict[str, Any]:
+    """Apply the patches in a process of its own, since they would stay in this one."""
+    script = """
+        import json, sys
+        import moto.stepfunctions.parser.models
+        from moto.stepfunctions.parser.asl.parse.asl_parser import AmazonStateLanguageParser
+        from moto.stepfunctions.parser.asl.component.state.exec.state_task import lambda_eval_utils
+        from moto.stepfunctions.parser.asl.component.state.exec.state_task.service import (
+            state_task_service_sqs as sqs_task,
+        )
+        from local.aws import patch_moto
+        patch_moto.reuse_task_clients("http://127.0.0.1:1")
+        patch_moto.reuse_parsed_definitions()
+        first = lambda_eval_utils.boto_client_for(region="us-east-1", service="lambda")
+        second = lambda_eval_utils.boto_client_for(
+            region="us-east-1", service="lambda", state_credentials=None
+        )
+        definition = '{"StartAt": "A", "States": {"A": {"Type": "Succeed"}}}'
+        parse = AmazonStateLanguageParser.parse
+        print(json.dumps({
+            "one client": first is second,
+            "endpoint": first.meta.endpoint_url,
+            "all tasks": sqs_task.boto_client_for is lambda_eval_utils.boto_client_for,
+            "one parse": parse(definition) is parse(definition),
+        }))
+    """
+    done = subprocess.run(
+        [sys.executable, "-c", textwrap.dedent(script)],
+        capture_output=True,
+        check=True,
+        text=True,
+    )
+    answer: dict[str, Any] = json.loads(done.stdout)
+    return answer
+
+
+def test_all_tasks_share_one_client_per_service(patched: dict[str, Any]) -> None:
+    assert patched["one client"]
+    assert patched["all tasks"]
+    assert patched["endpoint"] == "http://127.0.0.1:1"
+
+
+def test_a_definition_is_parsed_once(patched: dict[str, Any]) -> None:
+    assert patched["one parse"]
+
+
+def test_executions_that_share_a_parsed_definition_count_their_retries_apart(
+    sample: SampleAws,
+) -> None:
+    names = [sample.order(failures=2) for _ in range(10)]
+    assert {sample.result_of(name)["work"]["attempts"] for name in names} == {3}
+
+
+@pytest.mark.parametrize("virtual_seconds", [1, 20])
+def test_a_wait_state_takes_virtual_seconds(sample: SampleAws, virtual_seconds: int) -> None:
+    wait = {"Type": "Wait", "Seconds": virtual_seconds, "End": True}
+    assert _seconds(_run_state(sample, wait)) == pytest.approx(virtual_seconds / SPEED, abs=0.5)
+
+
+def test_a_timestamp_is_waited_for_in_virtual_time(sample: SampleAws) -> None:
+    until = time.gmtime(sample.running.clock.now() + 30)
+    wait = {"Type": "Wait", "Timestamp": time.strftime("%Y-%m-%dT%H:%M:%SZ", until), "End": True}
+    assert _seconds(_run_state(sample, wait)) == pytest.approx(30 / SPEED, abs=0.8)
+
+
+def test_retries_wait_in_virtual_time(sample: SampleAws) -> None:
+    task = {
+        "Type": "Task",
+        "Resource": _arn(sample, "test-misbehave"),
+        "Retry": [{"ErrorEquals": ["OddError"], "IntervalSeconds": 20, "MaxAttempts": 1}],
+        "End": True,
+    }
+    execution = _run_state(sample, task, {"do": "raise"})
+    assert execution["status"] == "FAILED"
+    assert execution["error"] == "OddError"
+    assert 20 / SPEED <= _seconds(execution) < 20 / SPEED + 4
+
+
+def test_tasks_of_every_kind_reach_the_gateway(sample: SampleAws) -> None:
+    invoke = {
+        "Type": "Task",
+        "Resource": "arn:aws:states:::lambda:invoke",
+        "Parameters": {"FunctionName": _arn(sample, "test-misbehave"), "Payload.$": "$"},
+        "OutputPath": "$.Payload",
+        "End": True,
+    }
+    execution = _run_state(sample, invoke, {"hello": "there"})
+    assert json.loads(execution["output"]) == {"hello": "there"}
+
+
+def test_a_missing_function_is_an_error_that_a_catch_can_name(sample: SampleAws) -> None:
+    task = {
+        "Type": "Task",
+        "Resource": "arn:aws:states:::lambda:invoke",
+        "Parameters": {"FunctionName": _arn(sample, "no-such-function")},
+        "Catch": [{"ErrorEquals": ["Lambda.ResourceNotFoundException"], "Next": "Caught"}],
+        "End": True,
+    }
+    execution = _run_state(sample, task, more={"Caught": {"Type": "Succeed"}})
+    assert execution["status"] == "SUCCEEDED", (execution.get("error"), execution.get("cause"))
+
+
+def _run_state(
+    sample: SampleAws,
+    state: dict[str, Any],
+    event: dict[str, Any] | None = None,
+    more: dict[str, Any] | None = None,
+) -> dict[str, Any]:
+    """Run a state machine of one state (and those it leads to); give its description at the end."""
+    name = f"canary-{uuid.uuid4().hex}"
+    machine = sample.states.create_state_machine(
+        name=name,
+        roleArn="arn:aws:iam::123456789012:role/canary",
+        definition=json.dumps({"StartAt": "Only", "States": {"Only": state, **(more or {})}}),
+    )
+    arn = sample.states.start_execution(
+        stateMachineArn=machine["stateMachineArn"], name=name, input=json.dumps(event or {})
+    )["executionArn"]
+
+    def ended() -> dict[str, Any] | None:
+        execution: dict[str, Any] = sample.states.describe_execution(executionArn=arn)
+        return execution if execution["status"] != "RUNNING" else None
+
+    answer: dict[str, Any] = wait_for(ended)
+    return answer
+
+
+def _seconds(execution: dict[str, Any]) -> float:
+    assert execution["status"] in ("SUCCEEDED", "FAILED")
+    span: float = (execution["stopDate"] - execution["startDate"]).total_seconds()
+    return span
+
+
+def _arn(sample: SampleAws, function_name: str) -> str:
+    prefix = sample.stack.functions[0].arn.rpartition(":")[0]
+    return f"{prefix}:{function_name}"
