@@ -1,20 +1,23 @@
 """The changes that local mode makes to moto 5.2.5, all of them and only here.
 
-They touch private parts of moto's Step Functions interpreter, so moto is pinned and each change has
-a canary test. Runs inside the moto process.
+They touch private parts of moto, so moto is pinned and each change has a canary test. Runs inside
+the moto process.
 """
 
 import json
 import sys
 import threading
 import time
-from functools import lru_cache
+from collections.abc import Callable
+from functools import lru_cache, wraps
 from types import SimpleNamespace
 from typing import Any
 
 import requests
 from botocore.config import Config
 from botocore.session import Session
+from moto.dynamodb.models import DynamoDBBackend
+from moto.sqs.models import Queue, SQSBackend
 from moto.stepfunctions.parser.asl.component.common.retry import retrier_decl
 from moto.stepfunctions.parser.asl.component.state.wait.wait_function.timestamp import Timestamp
 from moto.stepfunctions.parser.asl.component.state.wait.wait_function.wait_function import (
@@ -111,6 +114,51 @@ def report_ended_executions(url: str) -> None:
         requests.post(url, json=_describe_end(self.execution), timeout=_REPORT_SECONDS)
 
     BaseExecutionWorkerCommunication.terminated = terminated  # type: ignore[method-assign]
+
+
+def keep_queues_whole() -> None:
+    """Let one thread at a time change a queue.
+
+    moto deletes a message by replacing the list of messages with a shorter copy, and what another
+    thread has sent in between is lost: seen here with one message in about three hundred.
+    """
+
+    def guard(method: Any, queue_of: Callable[..., Queue]) -> Any:
+        @wraps(method)
+        def guarded(*args: Any, **kwargs: Any) -> Any:
+            # The lock of moto's own senders, which a receiver that waits lets go.
+            with queue_of(*args, **kwargs)._messages_lock:
+                return method(*args, **kwargs)
+
+        return guarded
+
+    def named(backend: SQSBackend, queue_name: str, *_: object, **__: object) -> Queue:
+        return backend.get_queue(queue_name)
+
+    for name in ("receive_message", "change_message_visibility", "purge_queue"):
+        setattr(SQSBackend, name, guard(getattr(SQSBackend, name), named))
+    Queue.delete_message = guard(  # type: ignore[method-assign]
+        Queue.delete_message, lambda queue, *_: queue
+    )
+
+
+def keep_conditions_true() -> None:
+    """Let one thread at a time write to DynamoDB.
+
+    moto looks at a write's condition and then writes, and another thread may write in between.
+    """
+    lock = threading.RLock()
+
+    def guard(method: Any) -> Any:
+        @wraps(method)
+        def guarded(*args: Any, **kwargs: Any) -> Any:
+            with lock:
+                return method(*args, **kwargs)
+
+        return guarded
+
+    for name in ("put_item", "update_item", "delete_item", "transact_write_items"):
+        setattr(DynamoDBBackend, name, guard(getattr(DynamoDBBackend, name)))
 
 
 def _describe_end(execution: Execution) -> dict[str, Any]:

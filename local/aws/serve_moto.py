@@ -32,6 +32,8 @@ def main() -> None:
     patch_moto.reuse_task_clients(options["gateway"])
     patch_moto.reuse_parsed_definitions()
     patch_moto.scale_waits(VirtualClock(**options["clock"]))
+    patch_moto.keep_queues_whole()
+    patch_moto.keep_conditions_true()
     patch_moto.report_ended_executions(options["report_url"])
     default_user_config["stepfunctions"] = {"execute_state_machine": True}
     logging.getLogger("werkzeug").setLevel(logging.ERROR)  # One line per request costs 5 % of it.

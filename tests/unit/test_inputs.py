@@ -120,7 +120,7 @@ def test_a_wrong_member_is_refused_by_its_name(workflow: str, changes: dict[str,
 def test_a_file_of_an_unknown_extension_is_refused():
     code, sentence = refusal("photo-make-up-lips-thumbnails", InputS3Key="photos/face.bmp")
     assert code is RefusalCode.UNSUPPORTED_MEDIA
-    assert "jpeg, jpg, png, webp" in sentence
+    assert "jpeg, jpg, mp3, mp4, png, webp" in sentence
 
 
 def test_extensions_are_accepted_in_any_case():

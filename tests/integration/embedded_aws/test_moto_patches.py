@@ -152,3 +152,93 @@ def _seconds(execution: dict[str, Any]) -> float:
 def _arn(sample: SampleAws, function_name: str) -> str:
     prefix = sample.stack.functions[0].arn.rpartition(":")[0]
     return f"{prefix}:{function_name}"
+
+
+def _run_patched(patch: str, script: str) -> str:
+    """Run a script against moto with one patch, the threads switching as often as they can."""
+    setup = f"""
+        import os, sys, threading
+        from concurrent.futures import ThreadPoolExecutor
+        for name in ("AWS_ACCESS_KEY_ID", "AWS_SECRET_ACCESS_KEY"):
+            os.environ[name] = "test"
+        os.environ["AWS_DEFAULT_REGION"] = "us-east-1"
+        os.environ.pop("AWS_CA_BUNDLE", None)
+        import boto3, moto.stepfunctions.parser.models
+        from moto import mock_aws
+        from local.aws import patch_moto
+        patch_moto.{patch}()
+        mock_aws().start()
+        sys.setswitchinterval(1e-6)
+    """
+    done = subprocess.run(
+        [sys.executable, "-c", textwrap.dedent(setup) + textwrap.dedent(script)],
+        capture_output=True,
+        text=True,
+        check=False,
+    )
+    assert done.returncode == 0, done.stderr
+    return done.stdout.strip()
+
+
+def test_no_message_is_lost_while_others_are_deleted() -> None:
+    received = _run_patched(
+        "keep_queues_whole",
+        """
+        from moto.sqs.models import sqs_backends
+        sqs = boto3.client("sqs")
+        sqs.create_queue(QueueName="q")
+        backend = sqs_backends["123456789012"]["us-east-1"]
+        received = set()
+
+        def send(sender):
+            for number in range(300):
+                backend.send_message("q", f"{sender}-{number}")
+
+        def receive():
+            while len(received) < 900 and not over.is_set():
+                for message in backend.receive_message("q", 10, 0, 30, []):
+                    received.add(message.body)
+                    backend.delete_message("q", message.receipt_handle)
+
+        over = threading.Event()
+        receivers = [threading.Thread(target=receive) for _ in range(2)]
+        senders = [threading.Thread(target=send, args=(n,)) for n in range(3)]
+        for thread in receivers + senders:
+            thread.start()
+        for thread in senders:
+            thread.join()
+        for thread in receivers:
+            thread.join(timeout=10)
+        over.set()
+        print(len(received))
+        """,
+    )
+    assert received == "900"
+
+
+def test_of_many_writers_under_one_condition_one_writes() -> None:
+    winners = _run_patched(
+        "keep_conditions_true",
+        """
+        table = boto3.client("dynamodb")
+        table.create_table(
+            TableName="t", BillingMode="PAY_PER_REQUEST",
+            KeySchema=[{"AttributeName": "id", "KeyType": "HASH"}],
+            AttributeDefinitions=[{"AttributeName": "id", "AttributeType": "S"}],
+        )
+
+        def write(number):
+            try:
+                table.put_item(
+                    TableName="t", Item={"id": {"S": str(number // 8)}},
+                    ConditionExpression="attribute_not_exists(id)",
+                )
+            except table.exceptions.ConditionalCheckFailedException:
+                return 0
+            return 1
+
+        with ThreadPoolExecutor(8) as pool:
+            print(sum(pool.map(write, range(160))))
+        """,
+    )
+    assert winners == "20"

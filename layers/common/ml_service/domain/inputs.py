@@ -9,19 +9,13 @@ from pydantic import BaseModel, ConfigDict
 
 from ml_service.domain.errors import RefusalCode, RefusedMessageError
 from ml_service.domain.workflows import (
+    ChoiceInput,
     MediaInput,
     NumberInput,
     TextInput,
     Workflow,
     is_main,
 )
-
-EXTENSIONS: Mapping[str, frozenset[str]] = {
-    "image": frozenset({"jpg", "jpeg", "png", "webp"}),
-    "video": frozenset({"mp4"}),
-    "audio": frozenset({"mp3", "mp4"}),
-}
-"""Extensions that are accepted for inputs, in any case. Sound may be taken from an mp4."""
 
 _MAX_KEY_BYTES = 1024
 _MAX_GROUP_ID = 2**63 - 1
@@ -60,31 +54,33 @@ def resolve_inputs(
 ) -> JobInputs:
     """Check a payload against its workflow's manifest; raises RefusedMessageError."""
     group_id = _read_group_id(payload)
-    main = next((media for _, media in workflow.media_inputs() if is_main(media)), None)
     stem = [str(group_id), workflow.workflow]
-    if main is not None:
-        stem.append(splitext(basename(_read_key(payload, main)))[0])
+    for _, media in workflow.media_inputs():
+        if is_main(media) and (key := _read_key(payload, media)):
+            stem.append(splitext(basename(key))[0])
     output_prefix = "-".join([*stem, partial_name])
 
-    sources = []
     values: dict[str, str | float] = {}
     for name, declared in workflow.inputs.items():
-        if isinstance(declared, MediaInput):
-            key = _read_key(payload, declared)
-            sources.append(
-                MediaSource(
-                    input=name,
-                    bucket=_read_bucket(payload, declared.bucket_member, input_buckets),
-                    key=key,
-                    upload_name=declared.upload_name.format(
-                        prefix=output_prefix, workflow=workflow.workflow, extension=_extension(key)
-                    ),
-                )
-            )
+        if isinstance(declared, ChoiceInput):
+            values[name] = _read_choice(payload, declared)
         elif isinstance(declared, TextInput):
             values[name] = _read_text(payload, declared)
-        else:
+        elif isinstance(declared, NumberInput):
             values[name] = _read_number(payload, declared)
+    sources = []
+    for name, media in workflow.media_inputs():
+        key = _read_key(payload, media)
+        if key is not None:
+            bucket = _read_bucket(payload, media.bucket_member, input_buckets)
+            upload_name = media.upload_name.format(
+                prefix=output_prefix, workflow=workflow.workflow, extension=_extension(key)
+            )
+            sources.append(MediaSource(input=name, bucket=bucket, key=key, upload_name=upload_name))
+        elif _is_required(media, values):
+            raise _invalid(media.member, "must be the S3 key of an input file")
+        else:
+            values[name] = media.absent_name or ""
     return JobInputs(output_prefix=output_prefix, media=tuple(sources), values=values)
 
 
@@ -95,24 +91,26 @@ def _read_group_id(payload: Mapping[str, object]) -> int:
     return value
 
 
-def _read_key(payload: Mapping[str, object], declared: MediaInput) -> str:
+def _is_required(media: MediaInput, values: Mapping[str, str | float]) -> bool:
+    if media.absent_name is None:
+        return True
+    when = media.required_when
+    return when is not None and values[when.input] == when.equals
+
+
+def _read_key(payload: Mapping[str, object], declared: MediaInput) -> str | None:
+    """The key of an input file, None if the message has none."""
     member = declared.member
     value = payload.get(member)
-    if declared.index is not None:
+    if declared.index is not None and value is not None:
         if not isinstance(value, list) or len(value) <= declared.index:
             raise _invalid(member, f"must be a list of at least {declared.index + 1} S3 keys")
         value = value[declared.index]
-    if not isinstance(value, str) or not value.strip():
-        raise _invalid(member, "must be the S3 key of an input file")
-    if (
-        len(value.encode("utf-8", "surrogatepass")) > _MAX_KEY_BYTES
-        or _UNSAFE_KEY.search(value)
-        or not _is_encodable(value)
-        or value.startswith("/")
-        or ".." in value.split("/")
-    ):
+    if value is None or (isinstance(value, str) and not value.strip()):
+        return None
+    if not isinstance(value, str) or not _is_usable_key(value):
         raise _invalid(member, "is not an S3 key that can be used")
-    extensions = EXTENSIONS[declared.type]
+    extensions = declared.extensions
     if declared.default_file is not None and _extension(value) not in extensions:
         value = f"{value.rstrip('/')}/{declared.default_file}"
     if _extension(value) not in extensions:
@@ -121,6 +119,16 @@ def _read_key(payload: Mapping[str, object], declared: MediaInput) -> str:
             f"{member} must end in one of: {', '.join(sorted(extensions))}.",
         )
     return value
+
+
+def _is_usable_key(key: str) -> bool:
+    return (
+        len(key.encode("utf-8", "surrogatepass")) <= _MAX_KEY_BYTES
+        and _is_encodable(key)
+        and not _UNSAFE_KEY.search(key)
+        and not key.startswith("/")
+        and ".." not in key.split("/")
+    )
 
 
 def _read_bucket(payload: Mapping[str, object], member: str, allowed: frozenset[str]) -> str:
@@ -161,6 +169,24 @@ def _read_number(payload: Mapping[str, object], declared: NumberInput) -> float:
         value = declared.zero_means
     if declared.maximum is not None:
         value = min(value, declared.maximum)
+    return value
+
+
+def _read_choice(payload: Mapping[str, object], declared: ChoiceInput) -> int:
+    value = payload.get(declared.member)
+    if declared.index is not None and value is not None:
+        if not isinstance(value, list):
+            raise _invalid(declared.member, "must be a list of integers")
+        is_complete = declared.length in (None, len(value)) and len(value) > declared.index
+        value = value[declared.index] if is_complete else None
+    if value is None:
+        return declared.default
+    if isinstance(value, bool) or not isinstance(value, int):
+        raise _invalid(declared.member, "must hold integers")
+    if not declared.minimum <= value <= declared.maximum:
+        return declared.default
+    if value in declared.refused:
+        raise RefusedMessageError(RefusalCode.INVALID_MESSAGE, declared.refused[value])
     return value
 
 

@@ -1,5 +1,6 @@
 """The workflow catalog: which subject runs which graph on which fleet, with which inputs."""
 
+from collections import defaultdict
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from enum import StrEnum
 from typing import Annotated, Literal, TypeAlias
@@ -17,6 +18,8 @@ COMPUTED_INPUTS = frozenset({OUTPUT_PREFIX, SEED})
 """Inputs that every workflow may bind without declaring them."""
 MAIN_UPLOAD_NAME = "{prefix}.{extension}"
 """The name of the input after which the others and the outputs are named."""
+EXTENSIONS = frozenset({"jpg", "jpeg", "png", "webp", "mp4", "mp3"})
+"""Extensions of input files, in any case; whether a node can read the file, the node will say."""
 
 
 class _Frozen(BaseModel):
@@ -40,6 +43,13 @@ class OutputRole(StrEnum):
     MASK = "mask"
 
 
+class When(_Frozen):
+    """Holds if a choice of the job has a value."""
+
+    input: str
+    equals: int
+
+
 class MediaInput(_Frozen):
     """An input file: an S3 object that is uploaded to the instance before the prompt."""
 
@@ -50,10 +60,15 @@ class MediaInput(_Frozen):
     bucket_member: str = "S3Bucket"
     """Falls back to S3Bucket where absent or blank."""
     upload_name: str = MAIN_UPLOAD_NAME
-    """Name on the instance; {prefix} is the output prefix, {extension} the key's own.
-    Exactly one input of a workflow, the main one, keeps the default."""
+    """Name on the instance; {prefix} is the output prefix, {workflow} the workflow's name,
+    {extension} the key's own. Exactly one input of a workflow, the main one, keeps the default."""
     default_file: str | None = None
     """For a key without a supported extension: the object of this name below it."""
+    absent_name: str | None = None
+    """What a graph gets if the message names no file; without it the file is required."""
+    required_when: When | None = None
+    """Makes a file with an ``absent_name`` required."""
+    extensions: frozenset[str] = EXTENSIONS
 
 
 class TextInput(_Frozen):
@@ -75,7 +90,31 @@ class NumberInput(_Frozen):
     maximum: float | None = None
 
 
-Input: TypeAlias = Annotated[MediaInput | TextInput | NumberInput, Field(discriminator="type")]
+class ChoiceInput(_Frozen):
+    """A whole number of a range; one that is absent or out of range takes the default."""
+
+    type: Literal["choice"]
+    member: str
+    index: int | None = Field(default=None, ge=0)
+    """Place in the member's list; a list of another length than ``length`` is as good as none."""
+    length: int | None = Field(default=None, gt=0)
+    minimum: int = 1
+    maximum: int
+    default: int
+    refused: Mapping[int, str] = Field(default_factory=dict)
+    """Values for which there is no workflow, each with the sentence that the backend gets."""
+
+
+Input: TypeAlias = Annotated[
+    MediaInput | TextInput | NumberInput | ChoiceInput, Field(discriminator="type")
+]
+
+
+class Selection(_Frozen):
+    """Which of the workflows of one subject a message means: by the length of a list."""
+
+    member: str
+    count: int = Field(ge=0)
 
 
 class Binding(_Frozen):
@@ -101,6 +140,8 @@ class Workflow(_Frozen):
     workflow: str = Field(pattern=r"^[a-z0-9]+(-[a-z0-9]+)*$")
     fleet: str
     subject: str
+    selection: Selection | None = None
+    """Needed where a subject has several workflows."""
     inputs: Mapping[str, Input]
     bindings: Mapping[str, Sequence[Binding]]
     outputs: Outputs
@@ -121,6 +162,10 @@ class Workflow(_Frozen):
             raise ValueError(f"no binding for {OUTPUT_PREFIX}: results could not be told apart")
         if len([name for name, media in self.media_inputs() if is_main(media)]) > 1:
             raise ValueError("more than one media input keeps the default upload_name")
+        for name, media in self.media_inputs():
+            when = media.required_when
+            if when is not None and not isinstance(self.inputs.get(when.input), ChoiceInput):
+                raise ValueError(f"required_when of {name} names {when.input}, which is no choice")
         return self
 
     def media_inputs(self) -> Iterable[tuple[str, MediaInput]]:
@@ -139,28 +184,41 @@ class WorkflowCatalog:
     def __init__(self, workflows: Iterable[tuple[Workflow, Graph]]) -> None:
         self._graphs: dict[str, Graph] = {}
         self._workflows: dict[str, Workflow] = {}
-        self._by_subject: dict[str, Workflow] = {}
+        self._by_subject: dict[str, list[Workflow]] = defaultdict(list)
         for workflow, graph in workflows:
             if workflow.workflow in self._workflows:
                 raise WorkflowError(f"Workflow {workflow.workflow} is there twice.")
-            if workflow.subject in self._by_subject:
-                raise WorkflowError(f"Subject {workflow.subject} has more than one workflow.")
             check_bindings(workflow, graph)
             self._workflows[workflow.workflow] = workflow
-            self._by_subject[workflow.subject] = workflow
+            self._by_subject[workflow.subject].append(workflow)
             self._graphs[workflow.workflow] = graph
+        for subject, rivals in self._by_subject.items():
+            _check_selections(subject, rivals)
 
     def __iter__(self) -> Iterator[Workflow]:
         return iter(self._workflows.values())
 
-    def classify(self, subject: str) -> Workflow:
-        """The workflow that a message's subject asks for; subjects match exactly."""
-        try:
-            return self._by_subject[subject]
-        except KeyError:
+    def classify(self, subject: str, payload: Mapping[str, object]) -> Workflow:
+        """The workflow that a message asks for; subjects match exactly."""
+        workflows = self._by_subject.get(subject)
+        if not workflows:
             raise RefusedMessageError(
                 RefusalCode.UNKNOWN_SUBJECT, "The message's Subject is unknown."
-            ) from None
+            )
+        members, counts = set(), []
+        for workflow in workflows:
+            selection = workflow.selection
+            if selection is None:
+                return workflow
+            entries = payload.get(selection.member)
+            if isinstance(entries, list) and len(entries) == selection.count:
+                return workflow
+            members.add(selection.member)
+            counts.append(str(selection.count))
+        raise RefusedMessageError(
+            RefusalCode.INVALID_MESSAGE,
+            f"{', '.join(members)} must be a list of {' or '.join(counts)} entries.",
+        )
 
     def workflow(self, name: str) -> Workflow:
         """A workflow by its name; raises WorkflowError if a job outlived its workflow."""
@@ -173,6 +231,19 @@ class WorkflowCatalog:
         """The graph of a workflow, as it lies in its file."""
         self.workflow(name)
         return self._graphs[name]
+
+
+def _check_selections(subject: str, workflows: Sequence[Workflow]) -> None:
+    """Raise WorkflowError unless every message of a subject means one workflow at most."""
+    selections = [w.selection for w in workflows]
+    members = {s.member for s in selections if s is not None}
+    counts = {s.count for s in selections if s is not None}
+    if len(workflows) > 1 and (len(members) != 1 or len(counts) != len(workflows)):
+        names = ", ".join(w.workflow for w in workflows)
+        raise WorkflowError(
+            f"Subject {subject} has several workflows ({names}): each needs a selection by the "
+            "same member with a count of its own."
+        )
 
 
 def check_bindings(workflow: Workflow, graph: Graph) -> None:

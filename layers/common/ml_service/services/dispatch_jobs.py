@@ -109,7 +109,7 @@ class DispatchJobs:
         self, queued: QueuedMessage, now: datetime, new_seed: Callable[[], int]
     ) -> DispatchOutcome:
         message = parse_message(queued.body, sqs_message_id=queued.message_id)
-        workflow = self.catalog.classify(message.subject)
+        workflow = self.catalog.classify(message.subject, message.payload)
         inputs = resolve_inputs(
             workflow,
             message.payload,
