@@ -65,8 +65,8 @@ class InMemoryJobQueue:
     def delete(self, receipt: str) -> None:
         self.hidden.pop(receipt, None)
 
-    def give_back(self, receipt: str) -> None:
-        self.visible.append(self.hidden.pop(receipt))
+    def put_back(self, message: QueuedMessage) -> None:
+        self.visible.append(self.hidden.pop(message.receipt))
 
 
 @dataclass

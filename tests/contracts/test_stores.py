@@ -1,5 +1,6 @@
 """What JobStore, FleetStore and JobQueue promise, on every form that they have."""
 
+import json
 from collections.abc import Iterator
 from concurrent.futures import ThreadPoolExecutor
 from datetime import timedelta
@@ -207,12 +208,14 @@ class TestJobQueue:
         received = [m.body for _ in range(3) for m in queue.receive(10)]
         assert sorted(received) == sorted(bodies)
 
-    def test_a_received_message_is_hidden_until_it_is_given_back(self, queue: JobQueue):
-        queue.send([QueuedMessage("1", "body")])
+    def test_a_received_message_is_hidden_until_it_is_put_back(self, queue: JobQueue):
+        attributes = {"Trace": {"DataType": "String", "StringValue": "x"}}
+        queue.send([QueuedMessage("1", "body", attributes=attributes)])
         (message,) = queue.receive(1)
         assert queue.receive(1) == []
-        queue.give_back(message.receipt)
+        queue.put_back(message)
         (again,) = queue.receive(1)
+        assert (again.body, again.attributes) == ("body", attributes)
         queue.delete(again.receipt)
         assert queue.receive(1) == []
 
@@ -226,6 +229,20 @@ def test_slots_stay_exact_when_many_take_at_once(aws: None):
         )
     assert sum(taken) == 5
     assert len(store.list_instances(FLEET)[0].jobs) == 5
+
+
+def test_lost_races_for_a_slot_do_not_send_a_message_to_the_dead_letter_queue(aws: None):
+    sqs = boto3.client("sqs")
+    dead = sqs.create_queue(QueueName="dead")["QueueUrl"]
+    arn = sqs.get_queue_attributes(QueueUrl=dead, AttributeNames=["QueueArn"])["Attributes"]
+    redrive = json.dumps({"deadLetterTargetArn": arn["QueueArn"], "maxReceiveCount": 2})
+    url = sqs.create_queue(QueueName="tasks", Attributes={"RedrivePolicy": redrive})["QueueUrl"]
+    queue = SqsJobQueue(sqs, url)
+    queue.send([QueuedMessage("1", "body")])
+    for _ in range(5):
+        (message,) = queue.receive(1)
+        queue.put_back(message)
+    assert [m.body for m in queue.receive(1)] == ["body"]
 
 
 def test_a_refused_message_is_kept_with_its_reason(aws: None):

@@ -64,7 +64,6 @@ _CALLS = {
     "s3:GetObject": "get_object",
     "s3:PutObject": "upload_fileobj",
     "sns:Publish": "publish",
-    "sqs:ChangeMessageVisibility": "change_message_visibility",
     "sqs:DeleteMessage": "delete_message",
     "sqs:ReceiveMessage": "receive_message",
     "sqs:SendMessage": "send_message",

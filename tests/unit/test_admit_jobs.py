@@ -145,7 +145,7 @@ def test_the_last_slot_goes_to_one_and_the_other_message_waits_on():
     w = World(Raced(FLEET, make_instance("a")))
     w.put(JOB_ID)
     report = w.admit(slots=1)
-    assert report.counts == {AdmissionStatus.GIVEN_BACK: 1}
+    assert report.counts == {AdmissionStatus.PUT_BACK: 1}
     assert len(w.queue.visible) == 1
     assert w.jobs.get(JOB_ID).state is JobState.QUEUED
 

@@ -58,8 +58,8 @@ class JobQueue(Protocol):
     def delete(self, receipt: str) -> None:
         """The message is done with."""
 
-    def give_back(self, receipt: str) -> None:
-        """Make a received message visible again at once."""
+    def put_back(self, message: QueuedMessage) -> None:
+        """Let a received message wait on, as if it had never been received."""
 
 
 class RefusedMessages(Protocol):

@@ -55,11 +55,15 @@ class SqsJobQueue:
         """Delete a received message."""
         self._client.delete_message(QueueUrl=self._queue_url, ReceiptHandle=receipt)
 
-    def give_back(self, receipt: str) -> None:
-        """Make a received message visible again."""
-        self._client.change_message_visibility(
-            QueueUrl=self._queue_url, ReceiptHandle=receipt, VisibilityTimeout=0
-        )
+    def put_back(self, message: QueuedMessage) -> None:
+        """Send a copy and delete the original; a crash in between leaves both, which is no harm.
+
+        Made visible again, the original would keep its receive count, and after a few lost races
+        for a slot the queue would move a good job to the dead-letter queue.
+        """
+        if self.send([message]):
+            return  # not taken: the original comes back by itself after its visibility timeout
+        self.delete(message.receipt)
 
 
 class SqsRefusedMessages:

@@ -30,7 +30,7 @@ class AdmissionStatus(StrEnum):
     """Its job was admitted before; the execution exists."""
     ORPHANED = "ORPHANED"
     """No job record belongs to it: it is left alone and ends in the dead-letter queue."""
-    GIVEN_BACK = "GIVEN_BACK"
+    PUT_BACK = "PUT_BACK"
     """Somebody else was faster for the last slot: the message waits on."""
 
 
@@ -73,7 +73,7 @@ class AdmitJobs:
             round_.look()
             statuses = [round_.admit(message) for message in messages]
             report.counts.update(statuses)
-            if not messages or AdmissionStatus.GIVEN_BACK in statuses:
+            if not messages or AdmissionStatus.PUT_BACK in statuses:
                 break
         return report
 
@@ -108,8 +108,8 @@ class _Round:
         if job.state is JobState.QUEUED:
             admitted = self._place(job)
             if admitted is None:
-                queue.give_back(message.receipt)
-                return AdmissionStatus.GIVEN_BACK
+                queue.put_back(message)
+                return AdmissionStatus.PUT_BACK
             job = admitted
             status = AdmissionStatus.ADMITTED
             self.job_ids.append(job.job_id)
