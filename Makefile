@@ -26,7 +26,7 @@ $(VENV)/.installed: pyproject.toml layers/common/requirements.txt
 	@touch $@
 
 .PHONY: demo
-demo: setup ## Run one job of every workflow through the whole system, on this machine
+demo: setup ## Run one job of every subject through the whole system, on this machine
 	@$(BIN)/ml-service demo
 
 .PHONY: local

@@ -84,7 +84,7 @@ def run_simulated_comfyui(
 def run_demo_jobs(
     directory: Annotated[Path, typer.Option(help="Folder for inputs and results.")] = Path(".demo"),
 ) -> None:
-    """Start local mode, run one job of every workflow, and check each result."""
+    """Start local mode, run one job of every subject, and check each result."""
     from local.demo import run_demo
 
     raise typer.Exit(run_demo(directory))

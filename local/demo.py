@@ -1,5 +1,6 @@
-"""The demonstration: one job of every workflow through the whole system, each result opened."""
+"""The demonstration: one job of every subject through the whole system, each result opened."""
 
+import json
 import sys
 import time
 import uuid
@@ -13,8 +14,8 @@ from rich.live import Live
 from rich.table import Table
 
 from local.backend import Backend, Reply
-from local.media_check import MediaCheckError, MediaFacts, check_media
-from local.sample_jobs import SampleJob, make_sample_job
+from local.media_check import MediaCheckError, MediaFacts, check_color, check_media
+from local.sample_jobs import SampleJob, make_color, make_sample_job
 from local.start_local_mode import running_local_mode
 from ml_service.adapters.workflow_files import load_catalog
 from ml_service.domain.errors import JobNotFoundError
@@ -47,7 +48,8 @@ def run_demo(directory: Path) -> int:
 
 
 def send_sample_jobs(backend: Backend) -> list[SampleJob]:
-    """Send one valid message per workflow, with inputs made for it."""
+    """Send one valid message per subject, with inputs made for it."""
+    workflows = {w.subject: w for w in reversed(list(load_catalog(_PROJECT / "workflows")))}
     jobs = [
         make_sample_job(
             workflow,
@@ -56,9 +58,10 @@ def send_sample_jobs(backend: Backend) -> list[SampleJob]:
             bucket=backend.ready["input_bucket"],
             stage=backend.ready["stage"],
             at=datetime.now(UTC),
+            color=make_color(number, len(workflows)),
             put_input=backend.put_input,
         )
-        for workflow in load_catalog(_PROJECT / "workflows")
+        for number, workflow in enumerate(workflows.values())
     ]
     for job in jobs:
         backend.send(job.body)
@@ -136,7 +139,7 @@ def _show_results(
 def _check_results(
     backend: Backend, job: SampleJob, reply: Reply, directory: Path
 ) -> dict[str, MediaFacts]:
-    """Open every file that a reply names, and that every role of the workflow has one."""
+    """See that every role has a file, that each opens, and that the main one shows what went in."""
     expected = max(1, len(job.workflow.outputs.roles))
     if len(reply.keys) != expected:
         raise MediaCheckError(f"expected {expected} files, found {len(reply.keys)}")
@@ -147,6 +150,11 @@ def _check_results(
         target.parent.mkdir(parents=True, exist_ok=True)
         target.write_bytes(content)
         facts[key] = check_media(content, kind=job.workflow.outputs.kind)
+    main = reply.data["MainKey"]
+    if job.color is not None:
+        check_color(facts[main], job.color)
+    elif json.dumps(job.text)[1:-1].encode() not in backend.read_result(main):
+        raise MediaCheckError("the prompt text is not in the picture")
     return facts
 
 

@@ -1,29 +1,42 @@
 """One valid message for any workflow, with inputs to match, made from its manifest."""
 
+import colorsys
 import json
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from datetime import datetime
+from typing import TypeAlias
 
 from local.sample_media import make_audio, make_image, make_video
-from ml_service.domain.workflows import MediaInput, NumberInput, TextInput, Workflow
+from ml_service.domain.workflows import ChoiceInput, MediaInput, NumberInput, TextInput, Workflow
 
-_COLORS = ((200, 60, 60), (60, 160, 80), (60, 90, 200), (220, 170, 40))
-_MAKERS: dict[str, Callable[[int], tuple[str, bytes]]] = {
-    "image": lambda n: ("png", make_image(color=_COLORS[n % len(_COLORS)])),
-    "video": lambda n: ("mp4", make_video(color=_COLORS[n % len(_COLORS)])),
-    "audio": lambda n: ("mp3", make_audio(hertz=330.0 + 110 * n)),
+Color: TypeAlias = tuple[int, int, int]
+
+_MAKERS: Mapping[str, Callable[[Color], tuple[str, bytes]]] = {
+    "image": lambda color: ("png", make_image(color=color)),
+    "video": lambda color: ("mp4", make_video(color=color)),
+    "audio": lambda color: ("mp3", make_audio(hertz=220.0 + color[0])),
 }
 
 
 @dataclass(frozen=True)
 class SampleJob:
-    """A message for the input queue."""
+    """A message for the input queue, and what its result must show."""
 
     job_id: str
     partial_name: str
     workflow: Workflow
     body: str
+    color: Color | None
+    """Of every picture and video that went in; None if none did."""
+    text: str
+    """The prompt text, which ComfyUI writes into every picture."""
+
+
+def make_color(number: int, of: int) -> Color:
+    """A colour that no other number has."""
+    red, green, blue = colorsys.hsv_to_rgb(number / of, 0.75, 0.85)
+    return round(red * 255), round(green * 255), round(blue * 255)
 
 
 def make_sample_job(
@@ -34,40 +47,47 @@ def make_sample_job(
     bucket: str,
     stage: str,
     at: datetime,
+    color: Color,
     put_input: Callable[[str, bytes], None],
 ) -> SampleJob:
     """Make a message; ``put_input`` gets key and content of each input file."""
+    text = f'A sample text for {workflow.workflow}: "{partial_name}".'
     payload: dict[str, object] = {
         "Env": stage,
         "S3Bucket": bucket,
         "GroupId": 42,
         "PartialName": partial_name,
     }
-    for number, (name, declared) in enumerate(workflow.inputs.items()):
+    for name, declared in workflow.inputs.items():
         if isinstance(declared, MediaInput):
-            extension, content = _MAKERS[declared.type](number)
-            key = f"samples/{workflow.workflow}/{name}.{extension}"
+            extension, content = _MAKERS[declared.type](color)
+            key = f"samples/{partial_name}/{name}.{extension}"
             put_input(key, content)
-            _set_key(payload, declared, key)
+            _set_place(payload, declared.member, declared.index, key)
         elif isinstance(declared, TextInput):
-            payload[declared.member] = f'A sample text for {workflow.workflow}: "hello".'
+            payload[declared.member] = text
         elif isinstance(declared, NumberInput):
             payload[declared.member] = 1
+        elif isinstance(declared, ChoiceInput):
+            _set_place(payload, declared.member, declared.index, declared.minimum)
     envelope = {
         "Subject": workflow.subject,
         "MessageId": job_id,
         "Payload": json.dumps(payload),
         "Timestamp": at.isoformat(),
     }
-    return SampleJob(job_id, partial_name, workflow, json.dumps(envelope))
+    is_shown = any(media.type in ("image", "video") for _, media in workflow.media_inputs())
+    return SampleJob(
+        job_id, partial_name, workflow, json.dumps(envelope), color if is_shown else None, text
+    )
 
 
-def _set_key(payload: dict[str, object], declared: MediaInput, key: str) -> None:
-    if declared.index is None:
-        payload[declared.member] = key
+def _set_place(payload: dict[str, object], member: str, index: int | None, value: object) -> None:
+    if index is None:
+        payload[member] = value
         return
-    keys = payload.setdefault(declared.member, [])
-    if not isinstance(keys, list):
-        raise TypeError(f"{declared.member} is used as one key and as a list of keys")
-    keys.extend([""] * (declared.index + 1 - len(keys)))
-    keys[declared.index] = key
+    entries = payload.setdefault(member, [])
+    if not isinstance(entries, list):
+        raise TypeError(f"{member} is used as one value and as a list")
+    entries.extend([None] * (index + 1 - len(entries)))
+    entries[index] = value

@@ -101,7 +101,7 @@ def test_inputs_are_uploaded_and_the_graph_uses_the_names_they_got():
     graph = world.comfyui.graphs[job.prompt_id]
     assert graph["1"]["inputs"]["image"] == "renamed face"
     assert graph["2"]["inputs"]["image"] == "renamed lips"
-    assert graph["10"]["inputs"]["filename_prefix"] == f"{job.inputs.output_prefix}_608x1080"
+    assert graph["8"]["inputs"]["filename_prefix"] == f"{job.inputs.output_prefix}_608x1080"
     assert graph["14"]["inputs"]["value"] == job.seed
     assert job.state is JobState.SUBMITTED
     assert world.reading() == 1
