@@ -11,6 +11,8 @@ import typer
 from local.cli import app
 from ml_service.adapters.workflow_files import load_catalog
 from ml_service.domain.errors import JOB_ERRORS, RefusalCode
+from ml_service.domain.inputs import resolve_inputs
+from ml_service.domain.messages import parse_message
 
 _FENCED = re.compile(r"^```[^\n]*\n(.*?)^```", re.MULTILINE | re.DOTALL)
 _SNAKE_CASE = re.compile(r"\b[a-z]+(?:_[a-z]+)+\b")
@@ -105,3 +107,19 @@ def test_every_code_is_named(root: Path) -> None:
     codes = [error.code for error in JOB_ERRORS.values()] + list(RefusalCode)
 
     assert [code for code in codes if code not in text] == []
+
+
+def test_the_message_to_send_by_hand_is_accepted(root: Path) -> None:
+    """Who copies it gets a job, not an error."""
+    text = (root / "README.md").read_text()
+    body = text.partition("--message-body '")[2].partition("'")[0]
+    message = parse_message(body, sqs_message_id="")
+    workflow = load_catalog(root / "workflows").classify(message.subject, message.payload)
+    inputs = resolve_inputs(
+        workflow,
+        message.payload,
+        partial_name=message.partial_name,
+        input_buckets=frozenset({"local-ml-service-input"}),
+    )
+
+    assert inputs.values == {"promptText": "a red kite"}
