@@ -1,12 +1,12 @@
 """One valid message for any workflow, with inputs to match, made from its manifest."""
 
 import colorsys
-import json
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from datetime import datetime
 from typing import TypeAlias
 
+from local.job_messages import make_message
 from local.sample_media import make_audio, make_image, make_video
 from ml_service.domain.workflows import ChoiceInput, MediaInput, NumberInput, TextInput, Workflow
 
@@ -52,42 +52,27 @@ def make_sample_job(
 ) -> SampleJob:
     """Make a message; ``put_input`` gets key and content of each input file."""
     text = f'A sample text for {workflow.workflow}: "{partial_name}".'
-    payload: dict[str, object] = {
-        "Env": stage,
-        "S3Bucket": bucket,
-        "GroupId": 42,
-        "PartialName": partial_name,
-    }
+    values: dict[str, object] = {}
     for name, declared in workflow.inputs.items():
         if isinstance(declared, MediaInput):
             extension, content = _MAKERS[declared.type](color)
             key = f"samples/{partial_name}/{name}.{extension}"
             put_input(key, content)
-            _set_place(payload, declared.member, declared.index, key)
+            values[name] = key
         elif isinstance(declared, TextInput):
-            payload[declared.member] = text
+            values[name] = text
         elif isinstance(declared, NumberInput):
-            payload[declared.member] = 1
+            values[name] = 1
         elif isinstance(declared, ChoiceInput):
-            _set_place(payload, declared.member, declared.index, declared.minimum)
-    envelope = {
-        "Subject": workflow.subject,
-        "MessageId": job_id,
-        "Payload": json.dumps(payload),
-        "Timestamp": at.isoformat(),
-    }
-    is_shown = any(media.type in ("image", "video") for _, media in workflow.media_inputs())
-    return SampleJob(
-        job_id, partial_name, workflow, json.dumps(envelope), color if is_shown else None, text
+            values[name] = declared.minimum
+    body = make_message(
+        workflow,
+        values,
+        job_id=job_id,
+        partial_name=partial_name,
+        bucket=bucket,
+        stage=stage,
+        at=at,
     )
-
-
-def _set_place(payload: dict[str, object], member: str, index: int | None, value: object) -> None:
-    if index is None:
-        payload[member] = value
-        return
-    entries = payload.setdefault(member, [])
-    if not isinstance(entries, list):
-        raise TypeError(f"{member} is used as one value and as a list")
-    entries.extend([None] * (index + 1 - len(entries)))
-    entries[index] = value
+    is_shown = any(media.type in ("image", "video") for _, media in workflow.media_inputs())
+    return SampleJob(job_id, partial_name, workflow, body, color if is_shown else None, text)
