@@ -15,7 +15,7 @@ from ml_service.domain.errors import (
     OutputMissingError,
     ScalingRefusedError,
 )
-from ml_service.domain.fleets import Group, GroupMember, Instance
+from ml_service.domain.fleets import ADMISSION_LIFETIME, Group, GroupMember, Instance
 from ml_service.domain.jobs import Job
 from ml_service.domain.prompts import Prompt, PromptState
 from ml_service.domain.results import OutputFile
@@ -103,6 +103,8 @@ class InMemoryFleetStore:
     def __init__(self, fleet: str = "", *instances: Instance) -> None:
         self.instances = {(fleet, i.key): i for i in instances}
         self.scalers: dict[str, ScalerState] = {}
+        self.admissions: dict[str, datetime] = {}
+        self.look_again: set[str] = set()
         self.decisions: list[tuple[str, ScalingDecision, str]] = []
 
     def list_instances(self, fleet: str) -> Sequence[Instance]:
@@ -148,6 +150,21 @@ class InMemoryFleetStore:
             self.instances[fleet, key] = replace(
                 self.instances[fleet, key], reading=reading, read_at=at
             )
+
+    def begin_admission(self, fleet: str, *, at: datetime) -> bool:
+        if fleet in self.admissions and self.admissions[fleet] > at:
+            self.look_again.add(fleet)
+            return False
+        self.admissions[fleet] = at + ADMISSION_LIFETIME
+        self.look_again.discard(fleet)
+        return True
+
+    def end_admission(self, fleet: str) -> bool:
+        if fleet in self.look_again:
+            self.look_again.remove(fleet)
+            return False
+        self.admissions.pop(fleet, None)
+        return True
 
     def load_scaler(self, fleet: str) -> ScalerState:
         return self.scalers.get(fleet, ScalerState())

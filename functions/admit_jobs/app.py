@@ -27,6 +27,8 @@ def handler(event: dict[str, Any], context: LambdaContext) -> None:
         names = [event["fleet"]] if "fleet" in event else list(service.fleets)
     for name in names:
         report = service.admit(name)
+        if not report.was_first:
+            continue
         logger.info(
             "fleet admitted",
             extra={

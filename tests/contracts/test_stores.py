@@ -174,6 +174,18 @@ class TestFleetStore:
         fleets.remove_instance(FLEET, KEY)
         assert fleets.list_instances(FLEET) == []
 
+    def test_one_admission_at_a_time_and_none_is_forgotten(self, fleets: FleetStore):
+        assert fleets.begin_admission(FLEET, at=NOON)
+        assert fleets.begin_admission("makeup", at=NOON)
+        assert not fleets.begin_admission(FLEET, at=NOON + timedelta(seconds=59))
+        assert not fleets.end_admission(FLEET), "somebody asked for another look"
+        assert fleets.end_admission(FLEET)
+        assert fleets.begin_admission(FLEET, at=NOON + timedelta(seconds=59))
+
+    def test_an_admission_that_died_is_replaced(self, fleets: FleetStore):
+        assert fleets.begin_admission(FLEET, at=NOON)
+        assert fleets.begin_admission(FLEET, at=NOON + timedelta(seconds=60))
+
     def test_the_scalers_memory_is_written_over_the_tick_that_was_read(self, fleets: FleetStore):
         assert fleets.load_scaler(FLEET) == ScalerState()
         first = ScalerState(last_tick=NOON, busy_checks=2, desired=1)

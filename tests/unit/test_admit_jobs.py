@@ -1,5 +1,7 @@
 from dataclasses import dataclass, field
 
+import pytest
+
 from ml_service.domain.fleets import Group, GroupMember
 from ml_service.domain.jobs import JobState
 from ml_service.ports import QueuedMessage
@@ -194,3 +196,35 @@ def test_prompts_that_are_still_to_come_count_in_every_receive():
     w = world(make_instance("a", reading=4))
     w.put(*(f"job-{n}" for n in range(30)))
     assert len(w.admit(slots=20).job_ids) == 16
+
+
+def test_a_kick_during_an_admission_makes_it_look_again():
+    w = world(make_instance("a"))
+
+    class Kicks(InMemoryJobQueue):
+        """A message and its kick arrive just after admission found the queue empty."""
+
+        kicked = False
+
+        def receive(self, limit):
+            messages = super().receive(limit)
+            if not self.kicked:
+                self.kicked = True
+                w.put(JOB_ID)
+                assert not w.admit().was_first
+            return messages
+
+    w.queue = Kicks()
+    assert w.admit().job_ids == [JOB_ID]
+
+
+def test_an_admission_that_fails_lets_the_next_begin():
+    w = world(make_instance("a"))
+    w.put(JOB_ID)
+    runner, w.runner = w.runner, None
+    with pytest.raises(AttributeError):
+        w.admit()
+    w.runner = runner
+    w.queue.visible = [*w.queue.hidden.values()]
+    assert w.admit().was_first
+    assert w.runner.started == [(JOB_ID, 1)]

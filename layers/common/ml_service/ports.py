@@ -108,6 +108,15 @@ class FleetStore(Protocol):
     def record_reading(self, fleet: str, key: str, reading: int | None, at: datetime) -> None:
         """Store what an instance said of its queue, None if it did not answer; newest wins."""
 
+    def begin_admission(self, fleet: str, *, at: datetime) -> bool:
+        """Become the one that admits jobs of a fleet.
+
+        False if somebody else is at it: he is told to look once more before he ends.
+        """
+
+    def end_admission(self, fleet: str) -> bool:
+        """Stop being the one that admits; False if there is a reason to look once more first."""
+
     def load_scaler(self, fleet: str) -> ScalerState:
         """What the scaler remembers; a new fleet's memory is empty."""
 

@@ -10,7 +10,7 @@ from boto3.dynamodb.conditions import Attr, Key
 from botocore.exceptions import ClientError
 
 from ml_service.domain.errors import JobChangedError, JobNotFoundError
-from ml_service.domain.fleets import GroupMember, Instance
+from ml_service.domain.fleets import ADMISSION_LIFETIME, GroupMember, Instance
 from ml_service.domain.jobs import Job
 from ml_service.domain.scaling import ScalerState, ScalingDecision
 
@@ -142,6 +142,47 @@ class DynamoDBFleetStore:
                 ExpressionAttributeValues={":reading": reading, ":at": _to_epoch(at)},
             )
         )
+
+    def begin_admission(self, fleet: str, *, at: datetime) -> bool:
+        """Take the fleet's admission, or leave word for who has it."""
+        key = {"pk": fleet, "sk": "ADMISSION"}
+        while True:
+            began = _succeeds(
+                lambda: self._table.update_item(
+                    Key=key,
+                    UpdateExpression="SET ends_at = :ends_at REMOVE look_again",
+                    ConditionExpression=Attr("ends_at").not_exists()
+                    | Attr("ends_at").lte(_to_epoch(at)),
+                    ExpressionAttributeValues={":ends_at": _to_epoch(at + ADMISSION_LIFETIME)},
+                )
+            )
+            if began:
+                return True
+            told = _succeeds(
+                lambda: self._table.update_item(
+                    Key=key,
+                    UpdateExpression="SET look_again = :true",
+                    ConditionExpression=Attr("ends_at").exists(),
+                    ExpressionAttributeValues={":true": True},
+                )
+            )
+            if told:
+                return False
+            # It ended between the two calls, and nobody would look again.
+
+    def end_admission(self, fleet: str) -> bool:
+        """Give the fleet's admission back, unless somebody has left word."""
+        key = {"pk": fleet, "sk": "ADMISSION"}
+        ended = _succeeds(
+            lambda: self._table.update_item(
+                Key=key,
+                UpdateExpression="REMOVE ends_at",
+                ConditionExpression=Attr("look_again").not_exists(),
+            )
+        )
+        if not ended:
+            self._table.update_item(Key=key, UpdateExpression="REMOVE look_again")
+        return ended
 
     def load_scaler(self, fleet: str) -> ScalerState:
         """What the scaler remembers of a fleet."""

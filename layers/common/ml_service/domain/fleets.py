@@ -10,6 +10,10 @@ REGISTRY_MAX_AGE = timedelta(seconds=90)
 """Older than one minute tick and a half: admission then asks for itself."""
 
 
+ADMISSION_LIFETIME = timedelta(seconds=60)
+"""An admission that began longer ago than this has died, and another may begin."""
+
+
 class Fleet(BaseModel):
     """One job type's task queue and Auto Scaling group, as the stage is configured."""
 

@@ -39,8 +39,10 @@ class AdmissionReport:
     """What one admission did for a fleet."""
 
     fleet: str
+    was_first: bool = False
+    """False if another admission was at work on the fleet, which then looks again."""
     free_slots: int = 0
-    """Before it began."""
+    """When it last began to fill."""
     counts: Counter[AdmissionStatus] = field(default_factory=Counter)
     job_ids: list[str] = field(default_factory=list)
     """The jobs that were admitted."""
@@ -59,23 +61,43 @@ class AdmitJobs:
     clock: Clock
 
     def admit(self, name: str) -> AdmissionReport:
-        """Admit jobs of one fleet until its slots are full or nothing waits."""
+        """Admit jobs of one fleet until its slots are full or nothing waits.
+
+        One admission at a time works on a fleet: many at once would only take each other's slots.
+        A call that finds another at work makes that one look again, and returns.
+        """
+        report = AdmissionReport(name)
+        if not self.store.begin_admission(name, at=self.clock.now()):
+            return report
+        report.was_first = True
+        try:
+            self._fill(name, report)
+            while not self.store.end_admission(name):
+                self._fill(name, report)
+        except BaseException:
+            while not self.store.end_admission(name):
+                pass  # who asked for another look will be served by the repeat of this call
+            raise
+        return report
+
+    def _fill(self, name: str, report: AdmissionReport) -> None:
         fleet = self.fleets[name]
         now = self.clock.now()
         if is_registry_stale(self.store.list_instances(name), now):
             self.registry.refresh(name, fleet, now=now)
-        round_ = _Round(self, name, fleet.slots_per_instance)
+        round_ = _Round(self, name, fleet.slots_per_instance, job_ids=report.job_ids)
         round_.look()
-        report = AdmissionReport(name, round_.count_free_slots(), job_ids=round_.job_ids)
+        report.free_slots = round_.count_free_slots()
         while free := round_.count_free_slots():
             messages = self.task_queues[name].receive(min(free, _RECEIVE_LIMIT))
+            if not messages:
+                break
             # Receiving may have waited, and an instance come or gone meanwhile.
             round_.look()
             statuses = [round_.admit(message) for message in messages]
             report.counts.update(statuses)
-            if not messages or AdmissionStatus.PUT_BACK in statuses:
+            if AdmissionStatus.PUT_BACK in statuses:
                 break
-        return report
 
 
 @dataclass
