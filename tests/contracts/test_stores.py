@@ -10,6 +10,7 @@ import boto3
 import pytest
 from moto import mock_aws
 
+from local.aws.patch_moto import keep_conditions_true
 from ml_service.adapters.dynamodb import DynamoDBFleetStore, DynamoDBJobStore
 from ml_service.adapters.sqs import SqsJobQueue, SqsRefusedMessages
 from ml_service.domain.errors import JobChangedError, JobNotFoundError
@@ -233,6 +234,7 @@ class TestJobQueue:
 
 
 def test_slots_stay_exact_when_many_take_at_once(aws: None):
+    keep_conditions_true()  # DynamoDB's own promise, which moto breaks under threads
     store = DynamoDBFleetStore(make_table("fleets", "pk", "sk"))
     store.put_instance(FLEET, MEMBER, reading=0, at=NOON)
     with ThreadPoolExecutor(8) as pool:

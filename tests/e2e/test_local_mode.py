@@ -126,12 +126,15 @@ def test_a_wrong_option_is_explained(options: list[str], word: str):
     assert word in " ".join(done.stderr.replace("│", " ").split())
 
 
-def test_real_servers_take_the_place_of_simulated_ones(tmp_path: Path):
+def test_real_servers_take_the_place_of_simulated_ones_also_in_dev(tmp_path: Path):
     servers = tmp_path / "server"
+    options = ("--stage", "dev", "--comfyui")
     with (
         running_simulator(servers) as server,
-        running_local_mode(tmp_path, "--comfyui", f"pulid=127.0.0.1:{server.port}") as backend,
+        running_local_mode(tmp_path, *options, f"pulid=127.0.0.1:{server.port}") as backend,
     ):
+        assert backend.ready["stage"] == "dev"
+        assert backend.ready["input_queue_url"].endswith("/dev-ml-service-input-queue")
         partial_name = str(uuid.uuid4())
         payload = {
             "S3Bucket": backend.ready["input_bucket"],
