@@ -14,17 +14,21 @@ import sys
 import tempfile
 from collections import deque
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass, field
+from dataclasses import asdict, dataclass, field
 from pathlib import Path
 from typing import Any, Final
 
 from local.aws.embedded_aws import AwsOptions, EmbeddedAws
 from local.aws.errors import EmbeddedAwsError
 from local.aws.fleet_watch import InstanceServer, ServerChoice
+from local.aws.gateway import PAGES_PATH
 from local.aws.loopback_subnet import COMFYUI_PORT
 from local.aws.stack import DeployedStack, StackSpec
 from local.aws.tcp_proxy import TcpProxy
 from local.comfyui.simulator import ComfyUiSimulator
+from local.console.pages import Console
+from local.local_deployment import LocalDeployment
+from ml_service.domain.errors import WorkflowError
 
 INPUT_BUCKET: Final = "local-ml-service-input"
 REPLY_QUEUE: Final = "local-ml-service-replies"
@@ -55,23 +59,6 @@ class LocalOptions:
     prompt_seconds: float = 1.0
     boot_seconds: float = 240.0
     log_level: str = "WARNING"
-
-
-@dataclass(frozen=True)
-class LocalDeployment:
-    """What a sender, a receiver and an operator need to know; the ready file's members."""
-
-    endpoint: str
-    region: str
-    stage: str
-    input_queue_url: str
-    reply_queue_url: str
-    input_bucket: str
-    result_bucket: str
-    job_table: str
-    fleet_table: str
-    state_machine_arn: str
-    fleets: Mapping[str, Mapping[str, str]]
 
 
 def run_local(options: LocalOptions) -> int:
@@ -137,7 +124,7 @@ async def deploy_ml_service(
     reply_queue_url = await asyncio.to_thread(
         _subscribe_reply_queue, aws, application.outputs["ReplyTopicArn"]
     )
-    return _describe(aws, options, application, group_names, reply_queue_url)
+    return _describe(aws, options, application, reply_queue_url)
 
 
 class SimulatedServers:
@@ -215,7 +202,6 @@ def _describe(
     aws: EmbeddedAws,
     options: LocalOptions,
     application: DeployedStack,
-    group_names: Mapping[str, str],
     reply_queue_url: str,
 ) -> LocalDeployment:
     return LocalDeployment(
@@ -229,14 +215,15 @@ def _describe(
         job_table=application.outputs["JobTableName"],
         fleet_table=application.outputs["FleetTableName"],
         state_machine_arn=application.outputs["RunJobStateMachineArn"],
-        fleets={
-            fleet: {
-                "task_queue_url": application.physical_ids[f"{_camel_case(fleet)}TaskQueue"],
-                "group_name": group_names[fleet],
-            }
-            for fleet in FLEETS
-        },
+        fleets=_read_fleets(application),
     )
+
+
+def _read_fleets(application: DeployedStack) -> dict[str, dict[str, Any]]:
+    """Give the fleets as the functions know them, with thresholds and slots."""
+    variables = next(f.environment for f in application.functions if "FLEETS" in f.environment)
+    fleets: dict[str, dict[str, Any]] = json.loads(variables["FLEETS"])
+    return fleets
 
 
 async def _serve(options: LocalOptions, run_folder: Path) -> int:
@@ -245,12 +232,7 @@ async def _serve(options: LocalOptions, run_folder: Path) -> int:
     for number in (signal.SIGINT, signal.SIGTERM, signal.SIGHUP):
         loop.add_signal_handler(number, end.set)
     parent_watch = loop.create_task(_watch_parent(end))
-    aws_options = AwsOptions(
-        port=options.port,
-        speed=options.speed,
-        show_function_logs=options.log_level.upper() == "DEBUG",
-    )
-    serving = loop.create_task(_bring_up(options, aws_options, run_folder))
+    serving = loop.create_task(_bring_up(options, run_folder))
     ending = loop.create_task(end.wait())
     try:
         await asyncio.wait({serving, ending}, return_when=asyncio.FIRST_COMPLETED)
@@ -271,12 +253,21 @@ async def _serve(options: LocalOptions, run_folder: Path) -> int:
             await aws.stop()
 
 
-async def _bring_up(
-    options: LocalOptions, aws_options: AwsOptions, run_folder: Path
-) -> EmbeddedAws:
+async def _bring_up(options: LocalOptions, run_folder: Path) -> EmbeddedAws:
+    try:
+        console = Console(_PROJECT / "workflows")
+    except WorkflowError as error:
+        raise EmbeddedAwsError(str(error)) from error
+    aws_options = AwsOptions(
+        port=options.port,
+        speed=options.speed,
+        show_function_logs=options.log_level.upper() == "DEBUG",
+        pages=console.application,
+    )
     aws = await EmbeddedAws.start(aws_options, run_folder)
     try:
         deployment = await deploy_ml_service(aws, options, run_folder)
+        console.connect(deployment, aws.clients)
         await aws.start_events()
         aws.warm_up()
         if options.ready_file is not None:
@@ -299,16 +290,12 @@ async def _watch_parent(end: asyncio.Event) -> None:
 
 def _write_ready_file(path: Path, deployment: LocalDeployment) -> None:
     """Write the file in one step: who sees it, sees all of it."""
-    content = json.dumps(_as_json(deployment), indent=2) + "\n"
+    content = json.dumps(asdict(deployment), indent=2) + "\n"
     with tempfile.NamedTemporaryFile(
         "w", dir=path.parent, prefix=f".{path.name}.", delete=False, encoding="utf-8"
     ) as file:
         file.write(content)
     Path(file.name).replace(path)
-
-
-def _as_json(deployment: LocalDeployment) -> dict[str, Any]:
-    return {name: getattr(deployment, name) for name in deployment.__dataclass_fields__}
 
 
 def _summarize(deployment: LocalDeployment, options: LocalOptions) -> str:
@@ -326,6 +313,7 @@ def _summarize(deployment: LocalDeployment, options: LocalOptions) -> str:
         f"  replies in   {deployment.reply_queue_url}\n"
         f"  inputs in    s3://{deployment.input_bucket}\n"
         f"  results in   s3://{deployment.result_bucket}\n"
+        f"  console      {deployment.endpoint}{PAGES_PATH}\n"
         f"{fleets}"
         f"Any SDK can use it: --endpoint-url {deployment.endpoint} --region {deployment.region}, "
         "with any credentials. Ctrl-C ends it.\n"

@@ -5,12 +5,14 @@ import threading
 from functools import cached_property
 from typing import TYPE_CHECKING, Any, Final
 
+import boto3
 from botocore.config import Config
 from botocore.session import Session
 
 if TYPE_CHECKING:
     from types_boto3_autoscaling import AutoScalingClient
     from types_boto3_cloudformation import CloudFormationClient
+    from types_boto3_dynamodb.service_resource import Table
     from types_boto3_ec2 import EC2Client
     from types_boto3_events import EventBridgeClient
     from types_boto3_lambda import LambdaClient
@@ -56,6 +58,21 @@ class AwsClients:
                     retries={"total_max_attempts": 2},
                 ),
             )
+
+    def table(self, name: str) -> "Table":
+        """Make the resource of a DynamoDB table; it must not be used by two threads at once."""
+        with self._lock:
+            table: Table = (
+                boto3.Session(
+                    aws_access_key_id=ACCESS_KEY,
+                    aws_secret_access_key=SECRET_KEY,
+                    region_name=self.region,
+                    botocore_session=self._session,
+                )
+                .resource("dynamodb", endpoint_url=self.endpoint, config=Config(proxies={}))
+                .Table(name)
+            )
+        return table
 
     @cached_property
     def autoscaling(self) -> "AutoScalingClient":

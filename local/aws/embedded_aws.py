@@ -13,6 +13,8 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Final, Generic, TypeVar
 
+from aiohttp import web
+
 from local.aws.clients import ACCESS_KEY, SECRET_KEY, AwsClients
 from local.aws.event_rules import EventRules
 from local.aws.event_sources import QueuePoller
@@ -33,13 +35,17 @@ T = TypeVar("T")
 
 @dataclass(frozen=True)
 class AwsOptions:
-    """How an embedded AWS runs: port 0 takes a free one, speed is virtual seconds per second."""
+    """How an embedded AWS runs: port 0 takes a free one, speed is virtual seconds per second.
+
+    ``pages`` is shown to browsers on the same port, below PAGES_PATH.
+    """
 
     port: int = 0
     speed: float = 1.0
     region: str = DEFAULT_REGION
     runtime_client: RuntimeClient | None = None
     show_function_logs: bool = False
+    pages: web.Application | None = None
 
 
 @dataclass(frozen=True)
@@ -84,7 +90,7 @@ class EmbeddedAws:
         """
         async with AsyncExitStack() as cleanup:
             clock = VirtualClock.starting_now(options.speed)
-            gateway = await Gateway.start(options.port)
+            gateway = await Gateway.start(options.port, options.pages)
             cleanup.push_async_callback(gateway.stop)
             moto, _ = await asyncio.gather(
                 MotoServer.start(

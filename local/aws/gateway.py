@@ -25,6 +25,8 @@ if TYPE_CHECKING:
 HOST: Final = "127.0.0.1"
 # No bucket can be named so: the path collides with nothing of S3's.
 EXECUTION_REPORTS_PATH: Final = "/_local/executions"
+# For browsers; neither can this be a bucket's.
+PAGES_PATH: Final = "/_console/"
 _INVOCATIONS_PATH: Final = "/2015-03-31/functions/{name}/invocations"
 _PAYLOAD_LIMIT: Final = 6 * 1024 * 1024
 _BODY_LIMIT: Final = _PAYLOAD_LIMIT + 1024 * 1024
@@ -74,14 +76,21 @@ class _Backends:
 class Gateway:
     """The HTTP server that any SDK is pointed to."""
 
-    def __init__(self) -> None:
-        """Make a gateway that answers "not ready" until it is connected."""
+    def __init__(self, pages: web.Application | None = None) -> None:
+        """Make a gateway that answers "not ready" until it is connected.
+
+        ``pages`` is served below PAGES_PATH.
+        """
         self.endpoint = ""
         self._backends: _Backends | None = None
         self._capacity_lock = asyncio.Lock()
         application = web.Application(client_max_size=_BODY_LIMIT)
         application.router.add_post(_INVOCATIONS_PATH, self._invoke)
         application.router.add_post(EXECUTION_REPORTS_PATH, self._take_report)
+        if pages is not None:
+            application.router.add_get("/", self._greet, allow_head=False)
+            application.router.add_get(PAGES_PATH.rstrip("/"), _redirect_to_pages)
+            application.add_subapp(PAGES_PATH, pages)
         application.router.add_route("*", "/{tail:.*}", self._pass_on)
         self._runner = web.AppRunner(
             application,
@@ -99,9 +108,9 @@ class Gateway:
         )
 
     @classmethod
-    async def start(cls, port: int) -> "Gateway":
+    async def start(cls, port: int, pages: web.Application | None = None) -> "Gateway":
         """Listen on a port, 0 for a free one; raises PortInUseError."""
-        gateway = cls()
+        gateway = cls(pages)
         await gateway._runner.setup()
         try:
             await web.TCPSite(gateway._runner, HOST, port).start()
@@ -175,6 +184,12 @@ class Gateway:
             headers["X-Amz-Function-Error"] = "Unhandled"
         return web.Response(body=result.payload, headers=headers, content_type="application/json")
 
+    async def _greet(self, request: web.Request) -> web.StreamResponse:
+        """Show a browser the pages; to an SDK the same path lists the buckets."""
+        if is_browser(request):
+            await _redirect_to_pages(request)
+        return await self._pass_on(request)
+
     async def _pass_on(self, request: web.Request) -> web.StreamResponse:
         if "/autoscaling/" not in request.headers.get("Authorization", ""):
             return await self._forward(request, request.content if request.can_read_body else None)
@@ -223,6 +238,19 @@ class Gateway:
                 await response.write(chunk)
             await response.write_eof()
             return response
+
+
+def is_browser(request: web.Request) -> bool:
+    """Whether a person opened this address: no SDK asks for HTML unsigned."""
+    return (
+        "text/html" in request.headers.get("Accept", "")
+        and "Authorization" not in request.headers
+        and not request.query_string
+    )
+
+
+async def _redirect_to_pages(_: web.Request) -> web.StreamResponse:
+    raise web.HTTPFound(PAGES_PATH)
 
 
 def refuse_desired_capacity(desired: int, least: int, most: int) -> str | None:

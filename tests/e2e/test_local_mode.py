@@ -21,6 +21,8 @@ COMMAND = [sys.executable, "-m", "local.cli", "local"]
 def start(*options: str, ready_file: Path) -> "subprocess.Popen[str]":
     process = subprocess.Popen(
         [*COMMAND, "--port", "0", "--ready-file", str(ready_file), *options],
+        # What a user of AWS may have set must not matter.
+        env={**os.environ, "AWS_PROFILE": "nonexistent"},
         stdout=subprocess.PIPE,
         stderr=subprocess.STDOUT,
         text=True,
