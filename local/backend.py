@@ -1,5 +1,6 @@
 """The backend's side of a running stage: it sends messages, waits for replies, reads results."""
 
+import contextlib
 import json
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
@@ -8,9 +9,15 @@ from typing import Any
 import boto3
 
 from ml_service.adapters.dynamodb import DynamoDBFleetStore, DynamoDBJobStore
+from ml_service.domain.errors import JobNotFoundError, MlServiceError
+from ml_service.domain.jobs import Job, make_refused_id
 from ml_service.ports import FleetStore, JobStore
 
 _ROLE_KEYS = ("MainKey", "CoverKey", "ThumbnailKey", "MaskKey")
+
+
+class NoInputBucketError(MlServiceError):
+    """When an input file is to be stored for a stage that takes none."""
 
 
 @dataclass(frozen=True)
@@ -26,31 +33,63 @@ class Reply:
         return [self.data[role] for role in _ROLE_KEYS if self.data.get(role)]
 
 
+def read_reply(body: str) -> Reply:
+    """A reply in the backend's form, as it travels and as the job record keeps it."""
+    envelope = json.loads(body)
+    return Reply(envelope["source"] == "ComfyUiResult", json.loads(envelope["data"]))
+
+
+def choose_client_options(endpoint: str | None, region: str | None) -> dict[str, Any]:
+    """What an AWS client is made with: the user's own account if there is no endpoint."""
+    if endpoint is None:
+        return {"region_name": region}
+    return {
+        "endpoint_url": endpoint,
+        "region_name": region,
+        # The embedded AWS asks for some credentials and takes any.
+        "aws_access_key_id": "local",
+        "aws_secret_access_key": "local",
+    }
+
+
 class Backend:
-    """Does what the backend does, with the names that local mode's ready file gives."""
+    """Does what the backend does, with the names that local mode's ready file gives.
+
+    A deployed stage has the same names but no ``endpoint``.
+    """
 
     def __init__(self, ready: Mapping[str, Any]) -> None:
         self.ready = ready
-        options: dict[str, Any] = {
-            "endpoint_url": ready["endpoint"],
-            "region_name": ready["region"],
-            # The embedded AWS asks for some credentials and takes any.
-            "aws_access_key_id": "local",
-            "aws_secret_access_key": "local",
-        }
+        options = choose_client_options(ready["endpoint"], ready["region"])
         self.sqs = boto3.client("sqs", **options)
         self.s3 = boto3.client("s3", **options)
         dynamodb = boto3.resource("dynamodb", **options)
-        self.jobs: JobStore = DynamoDBJobStore(dynamodb.Table(ready["job_table"]))
+        self.job_table = dynamodb.Table(ready["job_table"])
+        self.jobs: JobStore = DynamoDBJobStore(self.job_table)
         self.fleets: FleetStore = DynamoDBFleetStore(dynamodb.Table(ready["fleet_table"]))
 
     def put_input(self, key: str, content: bytes) -> None:
-        """Store an input file where messages may point at it."""
+        """Store an input file where messages may point at it; raises NoInputBucketError."""
+        if not self.ready["input_bucket"]:
+            raise NoInputBucketError(
+                "this stage takes no input files: its parameter InputBuckets names no bucket"
+            )
         self.s3.put_object(Bucket=self.ready["input_bucket"], Key=key, Body=content)
 
-    def send(self, body: str) -> None:
-        """Send a message as the backend does."""
-        self.sqs.send_message(QueueUrl=self.ready["input_queue_url"], MessageBody=body)
+    def send(self, body: str) -> str:
+        """Send a message as the backend does; gives its SQS message id."""
+        url = self.ready["input_queue_url"]
+        return self.sqs.send_message(QueueUrl=url, MessageBody=body)["MessageId"]
+
+    def find_record(self, job_id: str, message_id: str) -> Job | None:
+        """The record of a message that was sent; None before it was received.
+
+        A message that was refused has a record under its SQS message id: its own may be wrong.
+        """
+        for record_id in (job_id, make_refused_id(message_id)):
+            with contextlib.suppress(JobNotFoundError):
+                return self.jobs.get(record_id)
+        return None
 
     def receive_replies(self, *, wait_seconds: int) -> Iterator[Reply]:
         """Replies that have come, in the backend's form."""
@@ -59,8 +98,7 @@ class Backend:
             QueueUrl=queue_url, MaxNumberOfMessages=10, WaitTimeSeconds=wait_seconds
         )
         for message in answer.get("Messages", []):
-            envelope = json.loads(message["Body"])
-            yield Reply(envelope["source"] == "ComfyUiResult", json.loads(envelope["data"]))
+            yield read_reply(message["Body"])
             self.sqs.delete_message(QueueUrl=queue_url, ReceiptHandle=message["ReceiptHandle"])
 
     def read_result(self, key: str) -> bytes:

@@ -14,6 +14,23 @@ app = typer.Typer(
     pretty_exceptions_enable=False,
 )
 
+jobs_app = typer.Typer(help="Look at jobs.", no_args_is_help=True)
+app.add_typer(jobs_app, name="jobs")
+
+ReadyFileOption = Annotated[
+    Path | None, typer.Option(help="Ready file of the local mode to work against.")
+]
+EndpointOption = Annotated[
+    str | None, typer.Option(help="URL of local mode.  [default: http://127.0.0.1:4566]")
+]
+StageOption = Annotated[
+    str | None,
+    typer.Option(help="dev or prod; without an endpoint, the stage deployed in your AWS account."),
+]
+InputBucketOption = Annotated[
+    str | None, typer.Option(help="Bucket for inputs.  [default: the first that the stage allows]")
+]
+
 
 @app.callback()
 def describe() -> None:
@@ -88,6 +105,122 @@ def run_demo_jobs(
     from local.demo import run_demo
 
     raise typer.Exit(run_demo(directory))
+
+
+@app.command("submit")
+def submit_job(
+    workflow: Annotated[str, typer.Argument(help="Name of a workflow, as flux-prompt.")],
+    inputs: Annotated[
+        list[str] | None,
+        typer.Option("--input", metavar="NAME=VALUE", help="A value, or @PATH of a file."),
+    ] = None,
+    group_id: Annotated[int, typer.Option(min=0, help="First part of the results' names.")] = 1,
+    wait: Annotated[bool, typer.Option("--wait", help="Wait for the answer.")] = False,
+    timeout_seconds: Annotated[float, typer.Option(min=0, help="Longest wait.")] = 3600.0,
+    save_to: Annotated[
+        Path | None, typer.Option(help="Wait, and put the result's files into this folder.")
+    ] = None,
+    ready_file: ReadyFileOption = None,
+    endpoint: EndpointOption = None,
+    stage: StageOption = None,
+    input_bucket: InputBucketOption = None,
+) -> None:
+    """Send one job, its inputs given by name."""
+    from local.find_backend import Target
+    from local.submit_job import SubmitOptions, run_submit
+
+    target = Target(ready_file, endpoint, stage, input_bucket=input_bucket)
+    options = SubmitOptions(
+        workflow,
+        inputs or [],
+        group_id=group_id,
+        wait=wait or save_to is not None,
+        timeout_seconds=timeout_seconds,
+        save_to=save_to,
+    )
+    raise typer.Exit(run_submit(target, options))
+
+
+@jobs_app.command("list")
+def list_jobs(
+    state: Annotated[str | None, typer.Option(help="Only jobs in this state.")] = None,
+    fleet: Annotated[str | None, typer.Option(help="Only jobs of this fleet.")] = None,
+    limit: Annotated[int, typer.Option(min=1, help="Most jobs to list.")] = 20,
+    ready_file: ReadyFileOption = None,
+    endpoint: EndpointOption = None,
+    stage: StageOption = None,
+) -> None:
+    """List the newest jobs."""
+    from local.find_backend import Target
+    from local.list_jobs import ListOptions, run_list
+
+    target = Target(ready_file, endpoint, stage)
+    raise typer.Exit(run_list(target, ListOptions(state, fleet, limit)))
+
+
+@jobs_app.command("show")
+def show_job(
+    job_id: Annotated[str, typer.Argument(help="The job's id: its message's MessageId.")],
+    ready_file: ReadyFileOption = None,
+    endpoint: EndpointOption = None,
+    stage: StageOption = None,
+) -> None:
+    """Print the record of a job as JSON."""
+    from local.find_backend import Target
+    from local.list_jobs import run_show
+
+    raise typer.Exit(run_show(Target(ready_file, endpoint, stage), job_id))
+
+
+@app.command("load")
+def run_load_test(
+    jobs: Annotated[
+        int, typer.Option(min=1, envvar="NUM_TEST_TASKS", help="Jobs to send in all.")
+    ] = 20,
+    concurrency: Annotated[
+        int,
+        typer.Option(
+            min=1, envvar="CONCURRENT_REQUESTS", help="Most jobs sent and not yet answered."
+        ),
+    ] = 10,
+    rate: Annotated[float | None, typer.Option(min=0.001, help="Most messages per second.")] = None,
+    workflow: Annotated[
+        list[str] | None, typer.Option(help="Only this workflow; may be repeated.")
+    ] = None,
+    expect: Annotated[
+        Path | None, typer.Option(help="JSON file with the figures to reach.")
+    ] = None,
+    watch_seconds: Annotated[
+        float, typer.Option(min=0, help="Look for second replies for so long afterwards.")
+    ] = 0.0,
+    patience_seconds: Annotated[
+        float, typer.Option(min=1, help="Give up after so long without any reply.")
+    ] = 300.0,
+    reply_queue_url: Annotated[
+        str | None,
+        typer.Option(help="Queue on a deployed stage's reply topic; its messages are taken."),
+    ] = None,
+    ready_file: ReadyFileOption = None,
+    endpoint: EndpointOption = None,
+    stage: StageOption = None,
+    input_bucket: InputBucketOption = None,
+) -> None:
+    """Send many sample jobs, time each reply, and hold each result to its own input."""
+    from local.find_backend import Target
+    from local.load_test import LoadOptions
+    from local.load_test import run_load_test as run
+
+    target = Target(ready_file, endpoint, stage, reply_queue_url, input_bucket)
+    options = LoadOptions(
+        jobs,
+        concurrency,
+        rate=rate,
+        workflows=workflow or [],
+        expectations_file=expect,
+        watch_seconds=watch_seconds,
+        patience_seconds=patience_seconds,
+    )
+    raise typer.Exit(run(target, options))
 
 
 def _parse_servers(text: str) -> tuple[str, tuple[str, ...]]:

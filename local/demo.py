@@ -1,7 +1,5 @@
 """The demonstration: one job of every subject through the whole system, each result opened."""
 
-import json
-import sys
 import time
 import uuid
 from collections.abc import Callable, Mapping, Sequence
@@ -14,9 +12,11 @@ from rich.live import Live
 from rich.table import Table
 
 from local.backend import Backend, Reply
-from local.media_check import MediaCheckError, MediaFacts, check_color, check_media
+from local.media_check import MediaCheckError
+from local.result_check import ResultFile, check_result
 from local.sample_jobs import SampleJob, make_color, make_sample_job
 from local.start_local_mode import running_local_mode
+from local.terminal import open_terminal
 from ml_service.adapters.workflow_files import load_catalog
 from ml_service.domain.errors import JobNotFoundError
 from ml_service.domain.jobs import Job
@@ -27,8 +27,7 @@ _REPLY_SECONDS = 120
 
 def run_demo(directory: Path) -> int:
     """Run the demonstration; 0 only if every job got its success reply and its media opens."""
-    # A log file has no width of its own; the table needs some.
-    console = Console() if sys.stdout.isatty() else Console(width=140, soft_wrap=True)
+    console = open_terminal()
     directory.mkdir(parents=True, exist_ok=True)
     with ExitStack() as stack:
         started = time.monotonic()
@@ -116,9 +115,10 @@ def _show_results(
         else:
             answer = "success"
             try:
-                facts = _check_results(backend, job, reply, directory)
-                files = ", ".join(map(str, facts.values()))
-                keys += facts
+                found = check_result(job, reply, backend.read_result)
+                _keep_results(directory, found)
+                files = ", ".join(str(file.facts) for file in found.values())
+                keys += found
             except MediaCheckError as error:
                 problems.append(f"{job.workflow.workflow}: {error}")
         table.add_row(
@@ -136,26 +136,11 @@ def _show_results(
     return problems
 
 
-def _check_results(
-    backend: Backend, job: SampleJob, reply: Reply, directory: Path
-) -> dict[str, MediaFacts]:
-    """See that every role has a file, that each opens, and that the main one shows what went in."""
-    expected = max(1, len(job.workflow.outputs.roles))
-    if len(reply.keys) != expected:
-        raise MediaCheckError(f"expected {expected} files, found {len(reply.keys)}")
-    facts = {}
-    for key in reply.keys:
-        content = backend.read_result(key)
+def _keep_results(directory: Path, files: Mapping[str, ResultFile]) -> None:
+    for key, file in files.items():
         target = directory / key
         target.parent.mkdir(parents=True, exist_ok=True)
-        target.write_bytes(content)
-        facts[key] = check_media(content, kind=job.workflow.outputs.kind)
-    main = reply.data["MainKey"]
-    if job.color is not None:
-        check_color(facts[main], job.color)
-    elif json.dumps(job.text)[1:-1].encode() not in backend.read_result(main):
-        raise MediaCheckError("the prompt text is not in the picture")
-    return facts
+        target.write_bytes(file.content)
 
 
 def _find_record(backend: Backend, job: SampleJob) -> Job | None:

@@ -16,7 +16,7 @@ def make_message(
     workflow: Workflow,
     values: Mapping[str, object],
     *,
-    job_id: str,
+    job_id: str | None,
     partial_name: str,
     bucket: str,
     stage: str,
@@ -24,6 +24,8 @@ def make_message(
     group_id: int = 42,
 ) -> str:
     """The body for the input queue; the value of a file is its key in ``bucket``.
+
+    Without a job id the SQS message id becomes it.
 
     Inputs without a value are left out. Nothing is checked but the names (UnknownInputError): the
     service itself says what is wrong with a value.
@@ -51,11 +53,7 @@ def make_message(
                 raise TypeError(f"{declared.member} is used as one value and as a list")
             entries.extend([None] * (index + 1 - len(entries)))
             entries[index] = value
-    return json.dumps(
-        {
-            "Subject": workflow.subject,
-            "MessageId": job_id,
-            "Payload": json.dumps(payload),
-            "Timestamp": at.isoformat(),
-        }
-    )
+    envelope = {"Subject": workflow.subject, "Payload": json.dumps(payload)}
+    if job_id is not None:
+        envelope["MessageId"] = job_id
+    return json.dumps({**envelope, "Timestamp": at.isoformat()})

@@ -28,10 +28,9 @@ from local.aws.tcp_proxy import TcpProxy
 from local.comfyui.simulator import ComfyUiSimulator
 from local.console.pages import Console
 from local.local_deployment import LocalDeployment
+from local.local_names import INPUT_BUCKET, REPLY_QUEUE
 from ml_service.domain.errors import WorkflowError
 
-INPUT_BUCKET: Final = "local-ml-service-input"
-REPLY_QUEUE: Final = "local-ml-service-replies"
 FLEETS: Final = ("lip-sync", "pulid", "makeup")
 
 _PROJECT: Final = Path(__file__).resolve().parent.parent
@@ -66,6 +65,9 @@ def run_local(options: LocalOptions) -> int:
 
     The signals are SIGINT, SIGTERM and SIGHUP.
     """
+    # A profile, Region or endpoint of the user's own has no meaning here, and could end it.
+    for name in [name for name in os.environ if name.startswith("AWS_")]:
+        del os.environ[name]
     logging.basicConfig(level=logging.WARNING, stream=sys.stderr)
     # Only our own: every request of boto3's clients would be logged too.
     logging.getLogger("local").setLevel(options.log_level.upper())

@@ -235,8 +235,9 @@ class Console:
         return await asyncio.to_thread(self._connected().reader.get_job, job_id)
 
     def _send_message(self, workflow: Workflow, form: Mapping[str, FormValue]) -> str:
+        """Send a job; its SQS message id is its job id, and leads to its record if it is refused."""
         stage = self._connected()
-        job_id, partial_name = str(uuid.uuid4()), str(uuid.uuid4())
+        partial_name = str(uuid.uuid4())
         bucket = stage.deployment.input_bucket
 
         def put_input(key: str, content: IO[bytes]) -> None:
@@ -246,14 +247,15 @@ class Console:
         body = make_message(
             workflow,
             values,
-            job_id=job_id,
+            job_id=None,
             partial_name=partial_name,
             bucket=bucket,
             stage=stage.deployment.stage,
             at=datetime.now(UTC),
         )
-        stage.clients.sqs.send_message(QueueUrl=stage.deployment.input_queue_url, MessageBody=body)
-        return job_id
+        queue_url = stage.deployment.input_queue_url
+        sent = stage.clients.sqs.send_message(QueueUrl=queue_url, MessageBody=body)
+        return sent["MessageId"]
 
 
 def _make_templates() -> Environment:

@@ -12,8 +12,9 @@ from pydantic import BaseModel
 from local.aws.clients import AwsClients
 from local.local_deployment import LocalDeployment
 from ml_service.adapters.dynamodb import DynamoDBFleetStore, DynamoDBJobStore
+from ml_service.domain.errors import JobNotFoundError
 from ml_service.domain.fleets import Fleet, Instance
-from ml_service.domain.jobs import Job, JobState
+from ml_service.domain.jobs import Job, JobState, make_refused_id
 from ml_service.domain.scaling import ScalerState, ScalingPolicy
 
 if TYPE_CHECKING:
@@ -102,8 +103,12 @@ class StageReader:
         return sorted(jobs, key=attrgetter("received_at"), reverse=True)
 
     def get_job(self, job_id: str) -> Job:
-        """One job's record; raises JobNotFoundError."""
-        return DynamoDBJobStore(self._clients.table(self._deployment.job_table)).get(job_id)
+        """One job's record, or that of its refusal; raises JobNotFoundError."""
+        store = DynamoDBJobStore(self._clients.table(self._deployment.job_table))
+        try:
+            return store.get(job_id)
+        except JobNotFoundError:
+            return store.get(make_refused_id(job_id))
 
     def _read_fleet(self, table: "Table", name: str, settings: Fleet) -> FleetView:
         queue = self._clients.sqs.get_queue_attributes(

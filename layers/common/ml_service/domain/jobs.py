@@ -219,6 +219,11 @@ _NO_PLACE: Mapping[str, object] = {
 }
 
 
+def make_refused_id(sqs_message_id: str) -> str:
+    """The record id of a message that was refused: its own id may be wrong, or taken."""
+    return f"refused-{sqs_message_id}"
+
+
 def make_fingerprint(subject: str, payload: Mapping[str, object]) -> str:
     """A digest that is equal for messages that ask for the same thing."""
     text = json.dumps([subject, payload], sort_keys=True)

@@ -14,6 +14,7 @@ from ml_service.domain.jobs import (
     Job,
     JobState,
     make_fingerprint,
+    make_refused_id,
 )
 from ml_service.domain.messages import Message, find_partial_name, parse_message
 from ml_service.domain.replies import make_error_reply
@@ -165,8 +166,7 @@ class DispatchJobs:
         self, queued: QueuedMessage, refusal: RefusedMessageError, now: datetime
     ) -> DispatchOutcome:
         """Answer a wrong message through a FAILED record, or keep it where nobody can be told."""
-        # The SQS message id, since the message's own may be wrong or taken.
-        record_id = f"refused-{queued.message_id}"
+        record_id = make_refused_id(queued.message_id)
         outcome = DispatchOutcome(
             queued.message_id, DispatchStatus.REFUSED, record_id, code=refusal.code
         )

@@ -1,0 +1,83 @@
+"""The commands that work against a running stage, as a user runs them."""
+
+import json
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+
+from local.backend import Backend
+from local.sample_media import make_image
+
+
+def run(*arguments: str) -> "subprocess.CompletedProcess[str]":
+    return subprocess.run(
+        [sys.executable, "-m", "local.cli", *arguments],
+        capture_output=True,
+        text=True,
+        timeout=60,
+        check=False,
+    )
+
+
+@pytest.fixture
+def here(backend: Backend) -> list[str]:
+    return ["--endpoint", backend.ready["endpoint"]]
+
+
+def test_a_job_is_submitted_awaited_saved_listed_and_shown(here: list[str], tmp_path: Path):
+    photo = tmp_path / "photo.png"
+    photo.write_bytes(make_image(color=(200, 30, 30)))
+    inputs = ["--input", f"image=@{photo}", "--input", "promptText=a red kite"]
+    done = run("submit", "flux-photo-prompt", *inputs, "--save-to", str(tmp_path / "out"), *here)
+    assert done.returncode == 0, done.stderr
+    job_id, state = done.stdout.splitlines()[:2]
+    assert state == "SUCCEEDED"
+    (saved,) = (tmp_path / "out").iterdir()
+    assert b"a red kite" in saved.read_bytes()
+
+    listed = run("jobs", "list", "--state", "SUCCEEDED", *here)
+    assert job_id in listed.stdout
+
+    shown = json.loads(run("jobs", "show", job_id, *here).stdout)
+    assert (shown["job_id"], shown["workflow"]) == (job_id, "flux-photo-prompt")
+    assert shown["reply"]["source"] == "ComfyUiResult"
+
+
+def test_a_refused_job_is_told_at_once(here: list[str]):
+    done = run("submit", "flux-photo-prompt", "--wait", *here)
+    assert done.returncode == 1
+    assert "FAILED INVALID_MESSAGE: InputS3Key" in done.stdout
+
+
+def test_a_load_test_tells_whether_its_expectations_are_met(here: list[str], tmp_path: Path):
+    expect = tmp_path / "expect.json"
+    expect.write_text('{"max_seconds": 60}')
+    size = ["--jobs", "12", "--concurrency", "6", "--watch-seconds", "1"]
+    done = run("load", *size, "--expect", str(expect), *here)
+    assert done.returncode == 0, done.stdout + done.stderr
+    assert "12/12" in done.stdout
+    assert "Every expectation is met." in done.stdout
+
+    expect.write_text('{"max_seconds": 0.001}')
+    done = run("load", "--jobs", "1", "--workflow", "flux-prompt", "--expect", str(expect), *here)
+    assert done.returncode == 1
+    assert "expected at most 0.001 s" in done.stdout
+
+
+@pytest.mark.parametrize(
+    ("arguments", "word"),
+    [
+        (["submit", "no-such-workflow"], "no workflow no-such-workflow"),
+        (["submit", "flux-prompt", "--input", "text=x"], "no input text"),
+        (["load", "--workflow", "no-such-workflow"], "no workflow no-such-workflow"),
+        (["jobs", "list", "--endpoint", "http://127.0.0.1:9"], "is local mode running?"),
+        (["jobs", "list", "--ready-file", "no/such.json"], "no/such.json"),
+    ],
+)
+def test_a_wrong_command_is_explained_in_one_line(arguments: list[str], word: str):
+    done = run(*arguments)
+    assert done.returncode == 1
+    assert word in done.stderr
+    assert len(done.stderr.strip().splitlines()) == 1
