@@ -235,7 +235,7 @@ class Console:
         return await asyncio.to_thread(self._connected().reader.get_job, job_id)
 
     def _send_message(self, workflow: Workflow, form: Mapping[str, FormValue]) -> str:
-        """Send a job; its SQS message id is its job id, and leads to its record if it is refused."""
+        """Send a job; its SQS message id is its job id, and leads to its refusal, too."""
         stage = self._connected()
         partial_name = str(uuid.uuid4())
         bucket = stage.deployment.input_bucket

@@ -173,6 +173,14 @@ def test_a_failed_job_shows_its_sentence(site: Site) -> None:
     assert 'class="error"' in html
 
 
+def test_a_refused_message_shows_its_sentence(site: Site) -> None:
+    job = site.submit("flux-prompt", files={}, promptText="x" * 10_001)
+    html = site.await_final(job)
+
+    assert "<strong>INVALID_MESSAGE</strong>" in html
+    assert "PromptText must have at most 10000 characters." in html
+
+
 def test_a_form_that_cannot_be_sent_keeps_what_was_typed(site: Site) -> None:
     answer = requests.post(
         f"{site.root}/_console/submit/still-image-text",
