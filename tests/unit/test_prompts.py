@@ -20,8 +20,10 @@ def test_a_prompt_id_is_stable_canonical_and_its_own_for_each_attempt():
         (2, 10, 9999, 5),  # never less than 5 s
         (4, 80, 9999, 300),  # never more than 300 s
         (3, 20, 9999, 45),
-        (3, 20, 0, 5),  # never longer than it has waited
-        (3, 20, 12.7, 12),
+        (3, 20, 0, 0),  # just submitted: the queue may be quick
+        (3, 20, 4.9, 0),
+        (3, 20, 5, 5),
+        (3, 20, 12.7, 12),  # never longer than it has waited
     ],
 )
 def test_a_pending_prompt_is_looked_at_when_its_start_is_near(

@@ -50,11 +50,12 @@ def seconds_until_look(position: int, *, expected_seconds: float, waited_seconds
     """How long to wait before looking at a pending prompt again; 0 means to hold on to it.
 
     What stands before it is taken to run as long as it will itself. Since that may be far off (a
-    queue of prompts that fail at once is over in seconds), no wait is longer than the whole time
-    so far: an end is then noticed, at the latest, at twice the time it took.
+    queue of prompts that fail at once is over in seconds), the first seconds are held, and no wait
+    is longer than the whole time so far: an end is noticed, at the latest, at twice the time it
+    took.
     """
     until_start = position * expected_seconds
-    if position <= 1 or until_start <= HOLD_SECONDS:
+    if position <= 1 or until_start <= HOLD_SECONDS or waited_seconds < _SHORTEST_WAIT:
         return 0
     wait = min(until_start - HOLD_SECONDS, waited_seconds, _LONGEST_WAIT)
     return max(math.floor(wait), _SHORTEST_WAIT)
