@@ -120,7 +120,7 @@ def keep_queues_whole() -> None:
     """Let one thread at a time change a queue.
 
     moto deletes a message by replacing the list of messages with a shorter copy, and what another
-    thread has sent in between is lost: seen here with one message in about three hundred.
+    thread has sent in between is lost.
     """
 
     def guard(method: Any, queue_of: Callable[..., Queue]) -> Any:
