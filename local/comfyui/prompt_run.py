@@ -131,10 +131,13 @@ class PromptRun:
         self._set_progress(node_id, "finished", 1.0, 1.0)
 
     def _wait_until(self, node_id: str, due: float) -> None:
-        """Report progress until the node's share of the prompt's time is over."""
-        remaining = due - time.monotonic()
-        if remaining <= 0:
+        """Report progress until the node's share of the prompt's time is over.
+
+        A node that has taken longer than its share by itself reports only that it is done.
+        """
+        if self._workshop.prompt_seconds <= 0:
             return
+        remaining = max(0.0, due - time.monotonic())
         steps = max(1, min(MAX_PROGRESS_STEPS, int(remaining / MIN_STEP_SECONDS)))
         for step in range(1, steps + 1):
             self._workshop.interrupt.wait(remaining / steps)
