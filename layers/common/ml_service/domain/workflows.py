@@ -26,14 +26,6 @@ class _Frozen(BaseModel):
     model_config = ConfigDict(frozen=True, extra="forbid")
 
 
-class MediaKind(StrEnum):
-    """What an input or output file holds."""
-
-    IMAGE = "image"
-    AUDIO = "audio"
-    VIDEO = "video"
-
-
 class OutputRole(StrEnum):
     """What an output file is to the backend."""
 
