@@ -62,8 +62,9 @@ class InMemoryJobQueue:
             received.append(message)
         return received
 
-    def delete(self, receipt: str) -> None:
-        self.hidden.pop(receipt, None)
+    def delete(self, receipts: Sequence[str]) -> None:
+        for receipt in receipts:
+            self.hidden.pop(receipt, None)
 
     def put_back(self, message: QueuedMessage) -> None:
         self.visible.append(self.hidden.pop(message.receipt))

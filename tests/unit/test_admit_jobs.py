@@ -1,15 +1,22 @@
 from dataclasses import dataclass, field
+from datetime import timedelta
 
 import pytest
 
 from ml_service.domain.fleets import Group, GroupMember
 from ml_service.domain.jobs import JobState
 from ml_service.ports import QueuedMessage
-from ml_service.services.admit_jobs import AdmissionReport, AdmissionStatus, AdmitJobs
+from ml_service.services.admit_jobs import (
+    ADMISSION_SECONDS,
+    AdmissionReport,
+    AdmissionStatus,
+    AdmitJobs,
+)
 from ml_service.services.refresh_registry import RefreshRegistry
 from tests.fakes import (
     NOON,
     FakeClock,
+    InMemoryAdmission,
     InMemoryFleetStore,
     InMemoryInstancePool,
     InMemoryInstanceProbe,
@@ -29,6 +36,8 @@ class World:
     jobs: InMemoryJobStore = field(default_factory=InMemoryJobStore)
     queue: InMemoryJobQueue = field(default_factory=InMemoryJobQueue)
     runner: InMemoryJobRunner = field(default_factory=InMemoryJobRunner)
+    admission: InMemoryAdmission = field(default_factory=InMemoryAdmission)
+    clock: FakeClock = field(default_factory=FakeClock)
 
     def put(self, *job_ids: str) -> None:
         for job_id in job_ids:
@@ -47,7 +56,8 @@ class World:
                 InMemoryInstanceProbe({"10.0.0.26": 0}),
             ),
             runner=self.runner,
-            clock=FakeClock(),
+            admission=self.admission,
+            clock=self.clock,
         )
         return service.admit(FLEET)
 
@@ -228,3 +238,38 @@ def test_an_admission_that_fails_lets_the_next_begin():
     w.queue.visible = [*w.queue.hidden.values()]
     assert w.admit().was_first
     assert w.runner.started == [(JOB_ID, 1)]
+
+
+def test_an_admission_whose_time_is_up_finishes_its_batch_and_hands_over():
+    w = world(*(make_instance(name) for name in "abcdefg"))
+    w.put(*(f"job-{n}" for n in range(25)))
+
+    class Slow(InMemoryJobRunner):
+        def start(self, job_id, run):
+            w.clock.sleep(ADMISSION_SECONDS / 15)
+            super().start(job_id, run)
+
+    w.runner = Slow()
+    report = w.admit()
+    assert report.was_cut
+    assert len(report.job_ids) == 20
+    assert w.queue.hidden == {}
+    assert w.admission.kicked == [FLEET]
+    assert len(w.admit().job_ids) == 5
+    assert w.admission.kicked == [FLEET]
+
+
+def test_kicks_that_do_not_end_do_not_keep_an_admission_for_ever():
+    w = world(make_instance("a", reading=4))
+
+    class Kicked(InMemoryFleetStore):
+        def end_admission(self, fleet):
+            w.clock.sleep(1)
+            if w.clock.now() < NOON + timedelta(minutes=5):
+                self.look_again.add(fleet)
+            return super().end_admission(fleet)
+
+    w.store = Kicked(FLEET, make_instance("a", reading=4))
+    w.clock.time = NOON + timedelta(minutes=4, seconds=45)
+    assert w.admit().was_cut
+    assert w.admission.kicked == [FLEET]

@@ -81,6 +81,7 @@ def make_admit_jobs() -> AdmitJobs:
         store=store,
         registry=_make_registry(store, settings.observe_instances_function_name),
         runner=StepFunctionsJobRunner(_aws.stepfunctions, settings.state_machine_arn),
+        admission=_make_admission(settings.admit_jobs_function_name),
         clock=make_clock(),
     )
 

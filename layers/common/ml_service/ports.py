@@ -55,8 +55,8 @@ class JobQueue(Protocol):
     def receive(self, limit: int) -> Sequence[QueuedMessage]:
         """Take up to ``limit`` messages; they are hidden until deleted, returned or timed out."""
 
-    def delete(self, receipt: str) -> None:
-        """The message is done with."""
+    def delete(self, receipts: Sequence[str]) -> None:
+        """These messages, at most 10, are done with; one that stays is received again."""
 
     def put_back(self, message: QueuedMessage) -> None:
         """Let a received message wait on, as if it had never been received."""

@@ -63,6 +63,7 @@ class AdmitJobsSettings(Settings):
     fleet_table_name: str
     fleets: Json[dict[str, Fleet]]
     state_machine_arn: str
+    admit_jobs_function_name: str
     observe_instances_function_name: str
 
 

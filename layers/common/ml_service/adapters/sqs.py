@@ -51,9 +51,13 @@ class SqsJobQueue:
             for message in answer.get("Messages", [])
         ]
 
-    def delete(self, receipt: str) -> None:
-        """Delete a received message."""
-        self._client.delete_message(QueueUrl=self._queue_url, ReceiptHandle=receipt)
+    def delete(self, receipts: Sequence[str]) -> None:
+        """Delete up to 10 received messages in one call."""
+        if receipts:
+            self._client.delete_message_batch(
+                QueueUrl=self._queue_url,
+                Entries=[{"Id": str(i), "ReceiptHandle": r} for i, r in enumerate(receipts)],
+            )
 
     def put_back(self, message: QueuedMessage) -> None:
         """Send a copy and delete the original; a crash in between leaves both, which is no harm.
@@ -63,7 +67,7 @@ class SqsJobQueue:
         """
         if self.send([message]):
             return  # not taken: the original comes back by itself after its visibility timeout
-        self.delete(message.receipt)
+        self.delete([message.receipt])
 
 
 class SqsRefusedMessages:

@@ -15,10 +15,21 @@ from ml_service.domain.fleets import (
 )
 from ml_service.domain.jobs import Job, JobState
 from ml_service.domain.messages import read_job_id
-from ml_service.ports import Clock, FleetStore, JobQueue, JobRunner, JobStore, QueuedMessage
+from ml_service.ports import (
+    Admission,
+    Clock,
+    FleetStore,
+    JobQueue,
+    JobRunner,
+    JobStore,
+    QueuedMessage,
+)
 from ml_service.services.dispatch_jobs import JOB_ID_ATTRIBUTE
 from ml_service.services.refresh_registry import RefreshRegistry
 
+ADMISSION_SECONDS = 10.0
+"""After so long an admission begins no other batch: the function's own limit is 60 s, and a tick
+admits for three fleets in one call."""
 _RECEIVE_LIMIT = 10  # SQS hands out no more at a time
 
 
@@ -34,6 +45,9 @@ class AdmissionStatus(StrEnum):
     """Somebody else was faster for the last slot: the message waits on."""
 
 
+_DONE_WITH = frozenset({AdmissionStatus.ADMITTED, AdmissionStatus.REPEATED})
+
+
 @dataclass
 class AdmissionReport:
     """What one admission did for a fleet."""
@@ -41,6 +55,8 @@ class AdmissionReport:
     fleet: str
     was_first: bool = False
     """False if another admission was at work on the fleet, which then looks again."""
+    was_cut: bool = False
+    """True if its time was up before its work was: another call goes on."""
     free_slots: int = 0
     """When it last began to fill."""
     counts: Counter[AdmissionStatus] = field(default_factory=Counter)
@@ -58,10 +74,11 @@ class AdmitJobs:
     store: FleetStore
     registry: RefreshRegistry
     runner: JobRunner
+    admission: Admission
     clock: Clock
 
     def admit(self, name: str) -> AdmissionReport:
-        """Admit jobs of one fleet until its slots are full or nothing waits.
+        """Admit jobs of one fleet until its slots are full, nothing waits, or its time is up.
 
         One admission at a time works on a fleet: many at once would only take each other's slots.
         A call that finds another at work makes that one look again, and returns.
@@ -70,17 +87,27 @@ class AdmitJobs:
         if not self.store.begin_admission(name, at=self.clock.now()):
             return report
         report.was_first = True
+        ends = self.clock.monotonic() + ADMISSION_SECONDS
         try:
-            self._fill(name, report)
-            while not self.store.end_admission(name):
-                self._fill(name, report)
+            while self._fill(name, report, ends):
+                if self.store.end_admission(name):
+                    return report
+                if self.clock.monotonic() >= ends:
+                    break
         except BaseException:
-            while not self.store.end_admission(name):
-                pass  # who asked for another look will be served by the repeat of this call
+            self._leave(name)  # who asked for another look is served by the repeat of this call
             raise
+        report.was_cut = True
+        self._leave(name)
+        self.admission.kick(name)
         return report
 
-    def _fill(self, name: str, report: AdmissionReport) -> None:
+    def _leave(self, name: str) -> None:
+        while not self.store.end_admission(name):
+            pass  # another look was asked for: whoever comes after this one takes it
+
+    def _fill(self, name: str, report: AdmissionReport, ends: float) -> bool:
+        """Admit batch after batch; False if the time was up first."""
         fleet = self.fleets[name]
         now = self.clock.now()
         if is_registry_stale(self.store.list_instances(name), now):
@@ -88,16 +115,23 @@ class AdmitJobs:
         round_ = _Round(self, name, fleet.slots_per_instance, job_ids=report.job_ids)
         round_.look()
         report.free_slots = round_.count_free_slots()
+        queue = self.task_queues[name]
         while free := round_.count_free_slots():
-            messages = self.task_queues[name].receive(min(free, _RECEIVE_LIMIT))
+            if self.clock.monotonic() >= ends:
+                return False
+            messages = queue.receive(min(free, _RECEIVE_LIMIT))
             if not messages:
                 break
             # Receiving may have waited, and an instance come or gone meanwhile.
             round_.look()
             statuses = [round_.admit(message) for message in messages]
             report.counts.update(statuses)
+            queue.delete(
+                [m.receipt for m, s in zip(messages, statuses, strict=True) if s in _DONE_WITH]
+            )
             if AdmissionStatus.PUT_BACK in statuses:
                 break
+        return True
 
 
 @dataclass
@@ -120,7 +154,6 @@ class _Round:
         return count_free_slots(self.instances.values(), slots=self.slots)
 
     def admit(self, message: QueuedMessage) -> AdmissionStatus:
-        queue = self.parts.task_queues[self.fleet]
         job_id = _read_job_id(message)
         try:
             job = self.parts.jobs.get(job_id or "")
@@ -130,7 +163,7 @@ class _Round:
         if job.state is JobState.QUEUED:
             admitted = self._place(job)
             if admitted is None:
-                queue.put_back(message)
+                self.parts.task_queues[self.fleet].put_back(message)
                 return AdmissionStatus.PUT_BACK
             job = admitted
             status = AdmissionStatus.ADMITTED
@@ -138,7 +171,6 @@ class _Round:
         if not job.state.is_final:
             # Also for a job admitted before: the crash may have come before its execution.
             self.parts.runner.start(job.job_id, job.run)
-        queue.delete(message.receipt)
         return status
 
     def _place(self, job: Job) -> Job | None:
