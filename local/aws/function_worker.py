@@ -9,10 +9,9 @@ import sys
 from local.aws.die_with_parent import die_with_parent
 
 
-def main() -> None:
-    """Run the handler's invocations until killed."""
-    parent_id, client, handler = sys.argv[1:]
-    die_with_parent(int(parent_id))
+def run_worker(parent_id: int, client: str, handler: str) -> None:
+    """Run the handler's invocations in this process until killed."""
+    die_with_parent(parent_id)
     if client == "awslambdaric":
         from awslambdaric.__main__ import main as run_awslambdaric
 
@@ -24,4 +23,4 @@ def main() -> None:
 
 
 if __name__ == "__main__":
-    main()
+    run_worker(int(sys.argv[1]), *sys.argv[2:])

@@ -5,12 +5,10 @@ awslambdaric, the very client that Lambda's Python runtime is made of.
 """
 
 import asyncio
-import contextlib
 import importlib.util
 import json
 import logging
 import os
-import signal
 import sys
 import time
 import uuid
@@ -18,11 +16,17 @@ from collections import deque
 from collections.abc import Coroutine, Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import IO, Any, Final, Literal
+from typing import Any, Final, Literal
 
 from aiohttp import web
 
 from local.aws.virtual_clock import VirtualClock
+from local.aws.worker_processes import (
+    WorkerOrder,
+    WorkerProcess,
+    WorkerProcesses,
+    choose_worker_processes,
+)
 
 RuntimeClient = Literal["awslambdaric", "builtin"]
 
@@ -116,8 +120,8 @@ class LambdaRuntime:
         self._clock = clock
         self._run_folder = run_folder
         self._environment = dict(environment)
-        self._client: RuntimeClient = client or find_runtime_client()
         self._show_logs = show_logs
+        self._processes = choose_worker_processes(client or find_runtime_client(), run_folder)
         self._pools: dict[str, _FunctionPool] = {}
         self._start_slots = asyncio.Semaphore(os.cpu_count() or 1)
         self._background: set[asyncio.Task[None]] = set()
@@ -126,7 +130,7 @@ class LambdaRuntime:
         """Make a function known; its first process starts with its first invocation."""
         start = _WorkerStart(
             config=config,
-            client=self._client,
+            processes=self._processes,
             environment=self._environment,
             temporary_folder=self._run_folder,
             log_path=None if self._show_logs else self._run_folder / f"{config.name}.log",
@@ -162,6 +166,7 @@ class LambdaRuntime:
             task.cancel()
         await asyncio.gather(*self._background, return_exceptions=True)
         await asyncio.gather(*(pool.stop() for pool in self._pools.values()))
+        await self._processes.stop()
 
     def _pool(self, name: str) -> "_FunctionPool":
         try:
@@ -199,7 +204,7 @@ class _WorkerStart:
     """What a new process of a function needs."""
 
     config: FunctionConfig
-    client: RuntimeClient
+    processes: WorkerProcesses
     environment: Mapping[str, str]
     temporary_folder: Path
     log_path: Path | None
@@ -346,7 +351,7 @@ class _Worker:
         self._init: asyncio.Future[InvocationResult | None] = loop.create_future()
         self._api: web.Server | None = None
         self._listener: asyncio.Server | None = None
-        self._process: asyncio.subprocess.Process | None = None
+        self._process: WorkerProcess | None = None
         self._watch: asyncio.Task[None] | None = None
 
     async def start(self) -> InvocationResult | None:
@@ -355,22 +360,14 @@ class _Worker:
         self._api = web.Server(self._answer, access_log=None, keepalive_timeout=_KEEP_ALIVE_SECONDS)
         self._listener = await loop.create_server(self._api, "127.0.0.1", 0)
         port = self._listener.sockets[0].getsockname()[1]
-        with self._open_log() as log:
-            self._process = await asyncio.create_subprocess_exec(
-                sys.executable,
-                "-P",  # The folder of this program is no place to import handlers from.
-                "-m",
-                "local.aws.function_worker",
-                str(os.getpid()),
-                self._start.client,
-                self._config.handler,
-                cwd=self._config.code_folder,
-                env=self._start.process_environment(f"127.0.0.1:{port}"),
-                stdin=asyncio.subprocess.DEVNULL,
-                stdout=log,
-                stderr=log,
-                start_new_session=True,
+        self._process = await self._start.processes.start(
+            WorkerOrder(
+                handler=self._config.handler,
+                folder=self._config.code_folder,
+                environment=self._start.process_environment(f"127.0.0.1:{port}"),
+                log_path=self._start.log_path,
             )
+        )
         self._watch = loop.create_task(self._watch_exit(self._process))
         try:
             return await asyncio.wait_for(asyncio.shield(self._init), _INIT_SECONDS)
@@ -382,20 +379,14 @@ class _Worker:
 
     def kill(self) -> None:
         """Kill the process and all that it has started."""
-        if self._process is not None and self._process.returncode is None:
-            with contextlib.suppress(ProcessLookupError):
-                os.killpg(self._process.pid, signal.SIGKILL)
+        if self._process is not None:
+            self._process.kill()
 
     async def stop(self) -> None:
         """Kill the process and wait until its traces here are gone."""
         self.kill()
         if self._watch is not None:
             await self._watch
-
-    def _open_log(self) -> IO[bytes]:
-        if self._start.log_path is None:
-            return os.fdopen(os.dup(2), "wb")
-        return self._start.log_path.open("ab")
 
     async def _answer(self, request: web.BaseRequest) -> web.StreamResponse:
         match request.method, request.path.removeprefix(_API).split("/"):
@@ -460,7 +451,7 @@ class _Worker:
             )
         )
 
-    async def _watch_exit(self, process: asyncio.subprocess.Process) -> None:
+    async def _watch_exit(self, process: WorkerProcess) -> None:
         status = await process.wait()
         if self._timer is not None:
             self._timer.cancel()

@@ -16,8 +16,11 @@ from typing import Any
 import requests
 from botocore.config import Config
 from botocore.session import Session
+from moto.core import responses as core_responses
 from moto.dynamodb.models import DynamoDBBackend
-from moto.sqs.models import Queue, SQSBackend
+from moto.moto_server.werkzeug_app import DomainDispatcherApplication
+from moto.sqs import models as sqs_models
+from moto.sqs.models import Message, Queue, SQSBackend
 from moto.stepfunctions.parser.asl.component.common.retry import retrier_decl
 from moto.stepfunctions.parser.asl.component.state.wait.wait_function.timestamp import Timestamp
 from moto.stepfunctions.parser.asl.component.state.wait.wait_function.wait_function import (
@@ -108,10 +111,12 @@ def scale_waits(clock: VirtualClock) -> None:
 def report_ended_executions(url: str) -> None:
     """Post every execution's final status to ``url``, which is what EventBridge would be told."""
     record_end = BaseExecutionWorkerCommunication.terminated
+    session = requests.Session()
+    session.trust_env = False  # It would look for proxies and passwords at every call.
 
     def terminated(self: BaseExecutionWorkerCommunication) -> None:
         record_end(self)
-        requests.post(url, json=_describe_end(self.execution), timeout=_REPORT_SECONDS)
+        session.post(url, json=_describe_end(self.execution), timeout=_REPORT_SECONDS)
 
     BaseExecutionWorkerCommunication.terminated = terminated  # type: ignore[method-assign]
 
@@ -159,6 +164,36 @@ def keep_conditions_true() -> None:
 
     for name in ("put_item", "update_item", "delete_item", "transact_write_items"):
         setattr(DynamoDBBackend, name, guard(getattr(DynamoDBBackend, name)))
+
+
+def find_services_once() -> None:
+    """Remember which service answers a host, and which actions a service has.
+
+    moto lists its own folders and inspects a class again for every request: a third of its work.
+    """
+    DomainDispatcherApplication.get_backend_for_host = lru_cache(  # type: ignore[method-assign]
+        maxsize=256
+    )(DomainDispatcherApplication.get_backend_for_host)
+    responses = vars(core_responses)
+    names = "method_names_from_class"
+    responses[names] = lru_cache(maxsize=256)(responses[names])
+
+
+def hasten_queues() -> None:
+    """Let sending and receiving cost the same however many messages wait.
+
+    For each message that it hands out, moto computes all attributes of the queue, and so counts
+    all its messages three times; and it reads the clock through a calendar for each of them.
+    """
+
+    def is_retained(self: SQSBackend, queue_name: str, message: Message) -> bool:
+        retention_seconds: int = self.get_queue(queue_name).message_retention_period  # type: ignore[attr-defined]
+        return retention_seconds + (message.sent_timestamp or 0) / 1000 > time.time()
+
+    SQSBackend.is_message_valid_based_on_retention_period = is_retained  # type: ignore[method-assign]
+    # The module only ever asks these for the present time.
+    vars(sqs_models)["unix_time"] = time.time
+    vars(sqs_models)["unix_time_millis"] = lambda: time.time() * 1000
 
 
 def _describe_end(execution: Execution) -> dict[str, Any]:

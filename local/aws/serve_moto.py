@@ -25,26 +25,23 @@ def main() -> None:
         create_backend_app,
     )
     from moto.stepfunctions.parser import models as _interpreter  # noqa: F401  (before the patches)
-    from werkzeug.serving import make_server
 
     from local.aws import patch_moto
+    from local.aws.pooled_server import PooledServer
 
     patch_moto.reuse_task_clients(options["gateway"])
     patch_moto.reuse_parsed_definitions()
     patch_moto.scale_waits(VirtualClock(**options["clock"]))
+    patch_moto.find_services_once()
+    patch_moto.hasten_queues()
     patch_moto.keep_queues_whole()
     patch_moto.keep_conditions_true()
     patch_moto.report_ended_executions(options["report_url"])
     default_user_config["stepfunctions"] = {"execute_state_machine": True}
     logging.getLogger("werkzeug").setLevel(logging.ERROR)  # One line per request costs 5 % of it.
 
-    server = make_server(
-        "127.0.0.1",
-        0,
-        DomainDispatcherApplication(create_backend_app),
-        threaded=True,
-        request_handler=MotoRequestHandler,
-    )
+    application = DomainDispatcherApplication(create_backend_app)
+    server = PooledServer("127.0.0.1", 0, application, MotoRequestHandler)
     ready = {"port": server.port, "resource_types": sorted(get_model_map())}
     sys.stdout.write(json.dumps(ready) + "\n")
     sys.stdout.flush()

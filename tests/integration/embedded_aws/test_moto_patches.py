@@ -19,7 +19,7 @@ pytestmark = pytest.mark.timeout(60)
 def patched() -> dict[str, Any]:
     """Apply the patches in a process of its own, since they would stay in this one."""
     script = """
-        import json, sys
+        import json, sys, time
         import moto.stepfunctions.parser.models
         from moto.stepfunctions.parser.asl.parse.asl_parser import AmazonStateLanguageParser
         from moto.stepfunctions.parser.asl.component.state.exec.state_task import lambda_eval_utils
@@ -33,6 +33,28 @@ def patched() -> dict[str, Any]:
         second = lambda_eval_utils.boto_client_for(
             region="us-east-1", service="lambda", state_credentials=None
         )
+        from moto.core import responses
+        from moto.moto_server.werkzeug_app import DomainDispatcherApplication
+        from moto.sqs.models import Message, SQSBackend
+        patch_moto.find_services_once()
+        patch_moto.hasten_queues()
+        names = responses.method_names_from_class
+        dispatcher = DomainDispatcherApplication(lambda service: None)
+        hosts = type(dispatcher).get_backend_for_host
+        services = [dispatcher.get_backend_for_host(h) for h in ("dynamodb", "dynamodb")]
+        sqs = SQSBackend("us-east-1", "123456789012")
+        queue = sqs.create_queue("q")
+        queue.message_retention_period = 60
+        counted = 0
+        def count(queue):
+            global counted
+            counted += 1
+            return 0
+        type(queue).approximate_number_of_messages = property(count)
+        def is_retained(age):
+            message = Message("id", "body")
+            message.sent_timestamp = (time.time() - age) * 1000
+            return sqs.is_message_valid_based_on_retention_period("q", message)
         definition = '{"StartAt": "A", "States": {"A": {"Type": "Succeed"}}}'
         parse = AmazonStateLanguageParser.parse
         print(json.dumps({
@@ -40,6 +62,9 @@ def patched() -> dict[str, Any]:
             "endpoint": first.meta.endpoint_url,
             "all tasks": sqs_task.boto_client_for is lambda_eval_utils.boto_client_for,
             "one parse": parse(definition) is parse(definition),
+            "one list of actions": names(SQSBackend) is names(SQSBackend),
+            "services": [services, hosts.cache_info().hits],
+            "retained": [is_retained(59), is_retained(61), counted],
         }))
     """
     done = subprocess.run(
@@ -60,6 +85,15 @@ def test_all_tasks_share_one_client_per_service(patched: dict[str, Any]) -> None
 
 def test_a_definition_is_parsed_once(patched: dict[str, Any]) -> None:
     assert patched["one parse"]
+
+
+def test_a_service_and_its_actions_are_looked_up_once(patched: dict[str, Any]) -> None:
+    assert patched["one list of actions"]
+    assert patched["services"] == [["dynamodb", "dynamodb"], 1]
+
+
+def test_a_message_expires_without_a_count_of_the_queue(patched: dict[str, Any]) -> None:
+    assert patched["retained"] == [True, False, 0]
 
 
 def test_executions_that_share_a_parsed_definition_count_their_retries_apart(
