@@ -37,6 +37,10 @@ local: setup ## Start local mode on port 4566
 test: setup ## Run every test
 	$(BIN)/python -m pytest -q -n 2 --dist loadfile
 
+.PHONY: bench
+bench: setup ## Measure throughput and latency of the system itself
+	@$(BIN)/ml-service bench
+
 .PHONY: check
 check: setup ## Format, lint, types and the dependency rule
 	$(BIN)/ruff format --check .

@@ -7,9 +7,11 @@ from dataclasses import dataclass
 from typing import Any
 
 import boto3
+from pydantic import TypeAdapter
 
 from ml_service.adapters.dynamodb import DynamoDBFleetStore, DynamoDBJobStore
 from ml_service.domain.errors import JobNotFoundError, MlServiceError
+from ml_service.domain.fleets import Fleet
 from ml_service.domain.jobs import Job, make_refused_id
 from ml_service.ports import FleetStore, JobStore
 
@@ -63,6 +65,8 @@ class Backend:
         options = choose_client_options(ready["endpoint"], ready["region"])
         self.sqs = boto3.client("sqs", **options)
         self.s3 = boto3.client("s3", **options)
+        self._autoscaling = boto3.client("autoscaling", **options)
+        self._functions = boto3.client("lambda", **options)
         dynamodb = boto3.resource("dynamodb", **options)
         self.job_table = dynamodb.Table(ready["job_table"])
         self.jobs: JobStore = DynamoDBJobStore(self.job_table)
@@ -80,6 +84,26 @@ class Backend:
         """Send a message as the backend does; gives its SQS message id."""
         url = self.ready["input_queue_url"]
         return self.sqs.send_message(QueueUrl=url, MessageBody=body)["MessageId"]
+
+    def read_fleets(self) -> Mapping[str, Fleet]:
+        """The stage's fleets, as the functions themselves are told of them."""
+        name = f"{self.ready['stage']}-ml-service-admit-jobs"
+        answer = self._functions.get_function_configuration(FunctionName=name)
+        fleets = answer["Environment"]["Variables"]["FLEETS"]
+        return TypeAdapter(dict[str, Fleet]).validate_json(fleets)
+
+    def count_messages(self, queue_url: str) -> int:
+        """Messages in a queue: those that wait, and those received and not yet deleted."""
+        attributes = self.sqs.get_queue_attributes(
+            QueueUrl=queue_url,
+            AttributeNames=["ApproximateNumberOfMessages", "ApproximateNumberOfMessagesNotVisible"],
+        )["Attributes"]
+        return sum(map(int, attributes.values()))
+
+    def read_desired_capacity(self, group_name: str) -> int:
+        """An Auto Scaling group's desired capacity."""
+        answer = self._autoscaling.describe_auto_scaling_groups(AutoScalingGroupNames=[group_name])
+        return answer["AutoScalingGroups"][0]["DesiredCapacity"]
 
     def find_record(self, job_id: str, message_id: str) -> Job | None:
         """The record of a message that was sent; None before it was received.

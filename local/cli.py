@@ -223,6 +223,18 @@ def run_load_test(
     raise typer.Exit(run(target, options))
 
 
+@app.command("bench")
+def run_bench(
+    jobs: Annotated[int, typer.Option(min=3, help="Jobs sent at once.")] = 200,
+    single_jobs: Annotated[int, typer.Option(min=3, help="Jobs sent one at a time.")] = 20,
+    directory: Annotated[Path, typer.Option(help="Where the log goes.")] = Path(".bench"),
+) -> None:
+    """Measure the system itself on this machine, with prompts that take no time."""
+    from local.bench import run_bench as run
+
+    raise typer.Exit(run(directory, jobs=jobs, single_jobs=single_jobs))
+
+
 def _parse_servers(text: str) -> tuple[str, tuple[str, ...]]:
     from local.local_mode import FLEETS
 

@@ -2,7 +2,7 @@
 
 import time
 import uuid
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from concurrent.futures import Future, ThreadPoolExecutor
 from contextlib import contextmanager
 from dataclasses import dataclass
@@ -17,6 +17,7 @@ from rich.table import Table
 
 from local.backend import Backend, Reply
 from local.find_backend import Target, TargetError, opened_backend
+from local.fleet_record import FleetRecord, find_overfull, recording_fleets
 from local.load_summary import (
     Expectations,
     JobOutcome,
@@ -72,21 +73,52 @@ def run_load_test(target: Target, options: LoadOptions) -> int:
                 "name a queue of your own that is subscribed to the stage's reply topic with raw "
                 "delivery: --reply-queue-url URL"
             )
-        with _show_progress(console) as make_bar:
-            jobs = _prepare_jobs(backend, workflows, options.jobs, make_bar("Inputs stored"))
-            run = _LoadRun(backend, jobs, options)
-            run.run(make_bar("Jobs answered"))
-            if options.watch_seconds:
-                run.watch(options.watch_seconds, make_bar("Seconds watched"))
-            outcomes = _judge_jobs(run, make_bar("Results checked"))
-        summary = summarize_load(outcomes, elapsed_seconds=run.elapsed_seconds)
-    misses = find_misses(summary, expected)
-    _print_summary(console, summary, run.foreign_replies)
+        load = measure_load(backend, workflows, options, console)
+    summary = load.summary
+    misses = [*find_misses(summary, expected), *find_overfull(load.fleets)]
+    print_load(console, load)
     for miss in misses:
         console.print(f"[red]{miss}")
     if not misses:
         console.print("[green]Every expectation is met.")
     return 1 if misses else 0
+
+
+@dataclass(frozen=True)
+class MeasuredLoad:
+    """A load test that has run."""
+
+    summary: LoadSummary
+    fleets: Sequence[FleetRecord]
+    answered_at: Mapping[str, float]
+    """Epoch seconds of each job's first reply, by job id."""
+    foreign_replies: int
+    """Replies to jobs of others, which were taken from the queue with ours."""
+
+
+def measure_load(
+    backend: Backend, workflows: Sequence[Workflow], options: LoadOptions, console: Console
+) -> MeasuredLoad:
+    """Store inputs, send the jobs, take their replies, watch the fleets meanwhile, judge."""
+    with _show_progress(console) as make_bar:
+        jobs = _prepare_jobs(backend, workflows, options.jobs, make_bar("Inputs stored"))
+        run = _LoadRun(backend, jobs, options)
+        with recording_fleets(backend) as fleets:
+            run.run(make_bar("Jobs answered"))
+            if options.watch_seconds:
+                run.watch(options.watch_seconds, make_bar("Seconds watched"))
+        outcomes = _judge_jobs(run, make_bar("Results checked"))
+    to_epoch = time.time() - time.monotonic()
+    return MeasuredLoad(
+        summarize_load(outcomes, elapsed_seconds=run.elapsed_seconds),
+        fleets,
+        {
+            job.job_id: run.answered_at[job.partial_name] + to_epoch
+            for job in jobs
+            if job.partial_name in run.answered_at
+        },
+        run.foreign_replies,
+    )
 
 
 class _LoadRun:
@@ -262,6 +294,23 @@ def _find_failure_code(run: _LoadRun, job: SampleJob) -> str:
     """The code from the job's record: the backend itself gets only the sentence."""
     record = run.backend.find_record(job.job_id, run.message_ids[job.partial_name])
     return record.failure.code if record and record.failure else "UNKNOWN"
+
+
+def print_load(console: Console, load: MeasuredLoad) -> None:
+    """Print the figures of a load test, and what its fleets did."""
+    _print_summary(console, load.summary, load.foreign_replies)
+    table = Table(
+        "fleet", "most waiting", "most slots of one", "most instances busy", "desired capacity"
+    )
+    for record in load.fleets:
+        table.add_row(
+            record.fleet,
+            str(record.most_waiting),
+            f"{record.most_slots} of {record.slots_per_instance}",
+            str(record.most_busy),
+            ", ".join(map(str, record.desired_changes)),
+        )
+    console.print(table)
 
 
 def _print_summary(console: Console, summary: LoadSummary, foreign_replies: int) -> None:
