@@ -250,3 +250,17 @@ def test_a_person_submits_by_the_form_and_sees_the_picture(site: Site, tmp_path:
         browser.await_true("document.querySelector('[data-final]') !== null")
         assert HOSTILE in browser.read(".inputs")
         assert browser.run("return document.title").startswith("Job ")
+
+
+@pytest.mark.skipif(not IS_INSTALLED, reason="chromium or chromedriver is not installed")
+def test_a_person_plays_the_video(site: Site, tmp_path: Path) -> None:
+    image = tmp_path / "image.png"
+    image.write_bytes(make_image(color=(10, 90, 200)))
+    with running_browser(tmp_path / "profile") as browser:
+        browser.open(f"{site.root}/_console/submit/still-image-text")
+        browser.fill("input[type=file]", str(image))
+        browser.fill("textarea", "a quiet sea")
+        browser.click("form button")
+        browser.await_true("document.querySelector('[data-final]') !== null")
+        assert browser.read(".state") == "succeeded"
+        browser.await_true("document.querySelector('video').duration > 0.5")
