@@ -2,11 +2,14 @@
 
 import sys
 from pathlib import Path
-from typing import Annotated
+from typing import TYPE_CHECKING, Annotated
 
 import typer
 
 from ml_service.domain.errors import MlServiceError
+
+if TYPE_CHECKING:
+    from local.comfyui.faults import Fault
 
 app = typer.Typer(
     help="Runs a backend's media jobs on a fleet of ComfyUI servers.",
@@ -60,6 +63,13 @@ def run_local_mode(
     boot_seconds: Annotated[
         float, typer.Option(help="Seconds that a launched instance takes to answer, at speed 1.")
     ] = 240.0,
+    fault: Annotated[
+        list[str] | None,
+        typer.Option(
+            metavar="[FLEET:]KIND[:OPTION=VALUE,...]",
+            help="Switch a fault of the simulated servers on, as lip-sync:hang.",
+        ),
+    ] = None,
     log_level: Annotated[str, typer.Option(help="DEBUG also shows the functions' logs.")] = "INFO",
 ) -> None:
     """Run the whole system on this machine: no AWS account, no Docker, no GPU."""
@@ -77,6 +87,7 @@ def run_local_mode(
         stage=stage,
         prompt_seconds=prompt_seconds,
         boot_seconds=boot_seconds,
+        faults=_parse_fleet_faults(fault or []),
         log_level=log_level.upper(),
     )
     raise typer.Exit(run_local(options))
@@ -90,11 +101,16 @@ def run_simulated_comfyui(
         Path, typer.Option(help="Folder for its input, output and temp folders.")
     ] = Path(".demo/comfyui"),
     prompt_seconds: Annotated[float, typer.Option(help="Least seconds that a prompt runs.")] = 1.0,
+    fault: Annotated[
+        list[str] | None,
+        typer.Option(metavar="KIND[:OPTION=VALUE,...]", help="Switch a fault on, as oom:times=2."),
+    ] = None,
 ) -> None:
     """Run one simulated ComfyUI server."""
     from local.comfyui.simulator import serve
 
-    serve(host, port, directory, prompt_seconds)
+    faults = [_parse_fault(text) for text in fault or []]
+    raise typer.Exit(serve(host, port, directory, prompt_seconds, faults))
 
 
 @app.command("demo")
@@ -249,6 +265,35 @@ def _parse_servers(text: str) -> tuple[str, tuple[str, ...]]:
             f"there is no fleet {fleet!r}, only {', '.join(FLEETS)}", param_hint="--comfyui"
         )
     return fleet, addresses
+
+
+def _parse_fleet_faults(texts: list[str]) -> "dict[str, tuple[Fault, ...]]":
+    """Return the faults of each fleet; one without a fleet's name is for all."""
+    from local.comfyui.faults import FaultKind
+    from local.local_mode import FLEETS
+
+    faults: dict[str, tuple[Fault, ...]] = dict.fromkeys(FLEETS, ())
+    for text in texts:
+        fleet, separator, rest = text.partition(":")
+        if separator and fleet not in (*FLEETS, *FaultKind):
+            raise typer.BadParameter(
+                f"{fleet!r} is neither a fleet ({', '.join(FLEETS)}) nor a fault "
+                f"({', '.join(FaultKind)})",
+                param_hint="--fault",
+            )
+        chosen, described = ([fleet], rest) if separator and fleet in FLEETS else (FLEETS, text)
+        for name in chosen:
+            faults[name] += (_parse_fault(described),)
+    return faults
+
+
+def _parse_fault(text: str) -> "Fault":
+    from local.comfyui.faults import FaultError, parse_fault
+
+    try:
+        return parse_fault(text)
+    except FaultError as error:
+        raise typer.BadParameter(str(error), param_hint="--fault") from error
 
 
 def _has_port(address: str) -> bool:

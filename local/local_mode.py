@@ -25,7 +25,8 @@ from local.aws.gateway import PAGES_PATH
 from local.aws.loopback_subnet import COMFYUI_PORT
 from local.aws.stack import DeployedStack, StackSpec
 from local.aws.tcp_proxy import TcpProxy
-from local.comfyui.simulator import ComfyUiSimulator
+from local.comfyui.faults import Fault, FaultBoard
+from local.comfyui.simulated_server import ComfyUiSimulator
 from local.console.pages import Console
 from local.local_deployment import LocalDeployment
 from local.local_names import INPUT_BUCKET, REPLY_QUEUE
@@ -47,7 +48,8 @@ class LocalOptions:
 
     ``speed`` is virtual seconds per second; ``boot_seconds`` and ``prompt_seconds`` say how long a
     simulated instance boots (virtual) and how long one prompt takes at least (real). ``comfyui``
-    names real servers of a fleet as ``host:port``: they stand in for its simulated ones.
+    names real servers of a fleet as ``host:port``: they stand in for its simulated ones. The
+    ``faults`` of a fleet are shared by all its simulated servers.
     """
 
     port: int = 4566
@@ -57,6 +59,7 @@ class LocalOptions:
     stage: str = "prod"
     prompt_seconds: float = 1.0
     boot_seconds: float = 240.0
+    faults: Mapping[str, tuple[Fault, ...]] = field(default_factory=dict)
     log_level: str = "WARNING"
 
 
@@ -132,15 +135,20 @@ async def deploy_ml_service(
 class SimulatedServers:
     """A simulated ComfyUI for every instance of a fleet."""
 
-    def __init__(self, folder: Path, *, boot_seconds: float, prompt_seconds: float) -> None:
-        """Take the folder for the servers' files."""
+    def __init__(
+        self, folder: Path, *, boot_seconds: float, prompt_seconds: float, faults: FaultBoard
+    ) -> None:
+        """Take the folder for the servers' files, and the faults that they share."""
+        self._faults = faults
         self.boot_seconds = boot_seconds
         self._folder = folder
         self._prompt_seconds = prompt_seconds
 
     def take_server(self, instance_id: str) -> InstanceServer:
         """Give the server of a new instance, with an empty disk."""
-        return ComfyUiSimulator(self._folder / instance_id, prompt_seconds=self._prompt_seconds)
+        return ComfyUiSimulator(
+            self._folder / instance_id, prompt_seconds=self._prompt_seconds, faults=self._faults
+        )
 
     def give_back(self, instance_id: str) -> None:
         """Leave the files: the run folder goes as a whole."""
@@ -176,6 +184,7 @@ async def _choose_servers(
             run_folder / "comfyui" / fleet,
             boot_seconds=options.boot_seconds,
             prompt_seconds=options.prompt_seconds,
+            faults=FaultBoard.of(options.faults.get(fleet, ())),
         )
     await asyncio.to_thread(
         aws.clients.autoscaling.update_auto_scaling_group,

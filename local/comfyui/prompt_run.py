@@ -9,6 +9,8 @@ from datetime import UTC, datetime
 from typing import Any, Protocol
 
 from local.comfyui.execution_order import ExecutionOrder
+from local.comfyui.fault_injection import FaultInjector, OutOfMemoryError
+from local.comfyui.faults import Fault, FaultKind
 from local.comfyui.graph_links import is_link, linked_nodes
 from local.comfyui.media_folders import MediaFolders
 from local.comfyui.node_cache import NodeCache, sign_nodes
@@ -28,6 +30,9 @@ MIN_STEP_SECONDS = 0.1
 # A batch of pictures has a long printed form that helps nobody.
 _LONGEST_PRINTED_VALUE = 1000
 
+# What strikes a node in the middle of its work and not at its beginning.
+_LATE_FAULTS = (FaultKind.EXCEPTION, FaultKind.OOM, FaultKind.EXIT, FaultKind.RESTART)
+
 
 class EventSender(Protocol):
     """Sends events to websockets, from any thread."""
@@ -46,14 +51,19 @@ class Workshop:
     cache: NodeCache
     events: EventSender
     interrupt: threading.Event
+    faults: FaultInjector
     prompt_seconds: float
 
 
 class PromptRun:
-    """The execution of one prompt. `current_node` may be read from other threads."""
+    """The execution of one prompt, whose first node suffers `fault`.
 
-    def __init__(self, item: QueuedPrompt, workshop: Workshop) -> None:
+    `current_node` may be read from other threads.
+    """
+
+    def __init__(self, item: QueuedPrompt, workshop: Workshop, fault: Fault | None = None) -> None:
         self.current_node: str | None = None
+        self._fault = fault
         self._item = item
         self._workshop = workshop
         self._signatures = sign_nodes(
@@ -81,6 +91,16 @@ class PromptRun:
             "meta": {node_id: _describe_output(node_id) for node_id in self._outputs},
         }
 
+    @property
+    def computed_nodes(self) -> int:
+        """The number of nodes that ran to their end and were not taken from the cache."""
+        return len(self._executed)
+
+    @property
+    def end(self) -> str:
+        """How the run ended: success, error or interrupted."""
+        return str(self._messages[-1][0]).removeprefix("execution_")
+
     def _run_nodes(self) -> bool:
         order = ExecutionOrder(self._item.outputs, self._linked_nodes, self._is_cached)
         to_run = sum(not self._is_cached(node_id) for node_id in order.node_ids)
@@ -89,10 +109,11 @@ class PromptRun:
             self.current_node = node_id
             try:
                 self._check_interrupt()
+                share = self._workshop.prompt_seconds * (len(self._executed) + 1) / max(to_run, 1)
                 if self._is_cached(node_id):
+                    self._suffer(node_id, due=started + share)
                     self._use_cached(node_id)
                 else:
-                    share = self._workshop.prompt_seconds * (len(self._executed) + 1) / to_run
                     self._run_node(node_id, due=started + share)
             except PromptInterruptedError:
                 self._report("execution_interrupted", self._position(node_id), is_for_all=True)
@@ -118,6 +139,7 @@ class PromptRun:
         self._set_progress(node_id, "running", 0.0, 1.0)
         if self._item.client_id is not None:
             self._send("executing", {"node": node_id, "display_node": node_id})
+        self._suffer(node_id, due)
         node = self._item.prompt[node_id]
         result = self._workshop.implementations[node["class_type"]](
             self._node_run(), **self._inputs(node_id)
@@ -129,6 +151,15 @@ class PromptRun:
             self._outputs[node_id] = result.shown
             self._send_executed(node_id, result.shown)
         self._set_progress(node_id, "finished", 1.0, 1.0)
+
+    def _suffer(self, node_id: str, due: float) -> None:
+        """Let the first node meet the prompt's fault, at its beginning or after its time."""
+        fault, self._fault = self._fault, None
+        if fault is None or fault.kind is FaultKind.MISSING_OUTPUT:
+            return
+        if fault.kind in _LATE_FAULTS:
+            self._wait_until(node_id, due)
+        self._workshop.faults.strike_node(fault)
 
     def _wait_until(self, node_id: str, due: float) -> None:
         """Report progress until the node's share of the prompt's time is over.
@@ -225,8 +256,10 @@ class PromptRun:
         }
 
     def _describe_error(self, node_id: str, error: Exception) -> dict[str, Any]:
+        # ComfyUI ends its own advice without a new line, and other texts with one.
+        message = str(error) if isinstance(error, OutOfMemoryError) else f"{error}\n"
         return self._position(node_id) | {
-            "exception_message": f"{error}\n",
+            "exception_message": message,
             "exception_type": _type_name(error),
             "traceback": traceback.format_tb(error.__traceback__),
             "current_inputs": {

@@ -7,6 +7,7 @@ from urllib.parse import urlsplit
 
 from aiohttp import web
 
+from local.comfyui.fault_routes import FaultRoutes
 from local.comfyui.file_routes import FileRoutes
 from local.comfyui.info_routes import InfoRoutes
 from local.comfyui.job_routes import JobRoutes
@@ -22,7 +23,8 @@ _logger = logging.getLogger(__name__)
 def build_application(state: ServerState) -> web.Application:
     """Return the application of one server."""
     application = web.Application(
-        client_max_size=MAX_REQUEST_BYTES, middlewares=[answer_errors, refuse_other_origins]
+        client_max_size=MAX_REQUEST_BYTES,
+        middlewares=[answer_errors, state.faults.middleware, refuse_other_origins],
     )
     routes = [
         *PromptRoutes(state).routes(),
@@ -36,6 +38,7 @@ def build_application(state: ServerState) -> web.Application:
         for route in routes
     )
     application.add_routes(JobRoutes(state.queue).routes())
+    application.add_routes(FaultRoutes(state.faults.board, state.runs).routes())
     return application
 
 

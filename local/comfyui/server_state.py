@@ -2,9 +2,11 @@
 
 from dataclasses import dataclass
 
+from local.comfyui.fault_injection import FaultInjector
 from local.comfyui.media_folders import MediaFolders
 from local.comfyui.prompt_queue import PromptQueue
 from local.comfyui.prompt_worker import PromptWorker
+from local.comfyui.run_log import RunLog
 from local.comfyui.validation import PromptValidator
 from local.comfyui.websocket_hub import WebsocketHub
 
@@ -24,6 +26,8 @@ class ServerState:
     worker: PromptWorker
     validator: PromptValidator
     hub: WebsocketHub
+    faults: FaultInjector
+    runs: RunLog
     prompt_count: int = 0
 
     def next_number(self) -> int:

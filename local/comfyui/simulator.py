@@ -1,136 +1,110 @@
-"""Starts and stops simulated ComfyUI servers: in a running event loop, in a test, or alone."""
+"""Runs a simulated ComfyUI server: in a thread while a block lasts, or alone until a signal."""
 
 import asyncio
 import contextlib
 import signal
+import sys
 import threading
-from collections.abc import Iterator
-from dataclasses import dataclass
+from collections.abc import Coroutine, Iterable, Iterator
 from pathlib import Path
+from typing import Any, TypeVar
 
-from aiohttp import web
+from local.comfyui.faults import Fault, FaultBoard, make_fault
+from local.comfyui.run_log import Run
+from local.comfyui.simulated_server import ComfyUiSimulator
 
-from local.comfyui.media_folders import MediaFolders
-from local.comfyui.node_cache import NodeCache
-from local.comfyui.node_definitions import NODE_DEFINITIONS
-from local.comfyui.nodes import NODE_IMPLEMENTATIONS
-from local.comfyui.prompt_queue import PromptQueue
-from local.comfyui.prompt_routes import queue_info
-from local.comfyui.prompt_run import Workshop
-from local.comfyui.prompt_worker import PromptWorker
-from local.comfyui.server import build_application
-from local.comfyui.server_state import ServerState
-from local.comfyui.validation import PromptValidator
-from local.comfyui.websocket_hub import WebsocketHub
+# What a supervisor sees of a process that was killed.
+_LOST_STATUS = 137
 
-DEFAULT_PORT = 8188
-
-# Connections that are still busy when a server stops are cut after this time.
-_SHUTDOWN_SECONDS = 0.5
+_Result = TypeVar("_Result")
 
 
-class ComfyUiSimulator:
-    """One server. Its queue and history live in memory, its files in `directory`.
+class RunningSimulator:
+    """A handle on a server that runs in a thread of its own. Every call is thread-safe."""
 
-    `prompt_seconds` is the least time that a prompt with work to do takes. A server that was
-    stopped can be started again: it then knows no prompt, and its file counters go on.
-    """
+    def __init__(self, simulator: ComfyUiSimulator, loop: asyncio.AbstractEventLoop) -> None:
+        self._simulator = simulator
+        self._loop = loop
 
-    def __init__(self, directory: Path, *, prompt_seconds: float = 1.0) -> None:
-        self._folders = MediaFolders(directory)
-        self._prompt_seconds = prompt_seconds
-        self._running: _Running | None = None
-
-    async def start(self, host: str, port: int = DEFAULT_PORT) -> None:
-        """Listen and work. Port 0 takes a free one. Raises OSError where the address is taken."""
-        if self._running is not None:
-            raise RuntimeError("the simulator runs already")
-        self._folders.prepare()
-        hub = WebsocketHub()
-        queue = PromptQueue(lambda remaining: hub.send("status", {"status": queue_info(remaining)}))
-        workshop = Workshop(
-            definitions=NODE_DEFINITIONS,
-            implementations=NODE_IMPLEMENTATIONS,
-            folders=self._folders,
-            cache=NodeCache(),
-            events=hub,
-            interrupt=threading.Event(),
-            prompt_seconds=self._prompt_seconds,
-        )
-        worker = PromptWorker(queue, workshop)
-        validator = PromptValidator(
-            NODE_DEFINITIONS, self._folders.list_inputs, self._folders.has_input
-        )
-        state = ServerState(self._folders, queue, worker, validator, hub)
-        # Without an access log: paths hold names of files, which can be names of people.
-        runner = web.AppRunner(
-            build_application(state), access_log=None, shutdown_timeout=_SHUTDOWN_SECONDS
-        )
-        await runner.setup()
-        try:
-            await web.TCPSite(runner, host, port).start()
-        except OSError:
-            await runner.cleanup()
-            raise
-        publisher = asyncio.create_task(hub.publish())
-        worker.start()
-        self._running = _Running(runner, worker, hub, publisher)
-
-    async def stop(self) -> None:
-        """Interrupt the running prompt, close every connection and forget all prompts."""
-        if self._running is None:
-            return
-        running, self._running = self._running, None
-        await asyncio.to_thread(running.worker.stop)
-        await running.hub.close()
-        await running.runner.cleanup()
-        running.publisher.cancel()
-        with contextlib.suppress(asyncio.CancelledError):
-            await running.publisher
+    @property
+    def address(self) -> str:
+        """The host that it listens on."""
+        return self._simulator.address[0]
 
     @property
     def port(self) -> int:
-        """The port that the running server listens on."""
-        if self._running is None:
-            raise RuntimeError("the simulator does not run")
-        address: tuple[str, int] = self._running.runner.addresses[0]
-        return address[1]
-
-
-@dataclass(frozen=True)
-class _Running:
-    runner: web.AppRunner
-    worker: PromptWorker
-    hub: WebsocketHub
-    publisher: asyncio.Task[None]
-
-
-@dataclass(frozen=True)
-class SimulatorAddress:
-    """Where a simulator listens."""
-
-    address: str
-    port: int
+        """The port that it listens on; it stays the same over restarts."""
+        return self._simulator.address[1]
 
     @property
     def url(self) -> str:
         """The base address for HTTP."""
         return f"http://{self.address}:{self.port}"
 
+    @property
+    def is_running(self) -> bool:
+        """Whether it listens."""
+        return self._simulator.is_running
+
+    def add_fault(self, kind: str, **options: Any) -> str:
+        """Switch a fault on and return its id. Raises FaultError for options without meaning."""
+        fault = make_fault({"kind": kind} | options)
+        return str(self._simulator.faults.add(fault)["id"])
+
+    def remove_fault(self, fault_id: str) -> None:
+        """Switch one fault off."""
+        self._simulator.faults.remove(fault_id)
+
+    def clear_faults(self) -> None:
+        """Switch every fault off."""
+        self._simulator.faults.clear()
+
+    @property
+    def faults(self) -> list[dict[str, Any]]:
+        """All faults that were switched on, each with the number of its `strikes`."""
+        return self._simulator.faults.list()
+
+    @property
+    def runs(self) -> list[Run]:
+        """Every execution of a prompt, oldest first, over all restarts."""
+        return self._simulator.runs.read()
+
+    def leave(self) -> None:
+        """Be gone as a killed process is; return when connections are refused."""
+        self._await(self._simulator.leave())
+
+    def come_back(self) -> None:
+        """Start again under the same address, knowing no prompt; return when it listens."""
+        self._await(self._simulator.come_back())
+
+    def restart(self) -> None:
+        """Lose queue, history, cache and counter, and keep the files."""
+        self.leave()
+        self.come_back()
+
+    def _await(self, coroutine: Coroutine[Any, Any, _Result]) -> _Result:
+        return asyncio.run_coroutine_threadsafe(coroutine, self._loop).result()
+
 
 @contextlib.contextmanager
 def running_simulator(
-    directory: Path, host: str = "127.0.0.1", port: int = 0, prompt_seconds: float = 0.0
-) -> Iterator[SimulatorAddress]:
+    directory: Path,
+    host: str = "127.0.0.1",
+    port: int = 0,
+    prompt_seconds: float = 0.0,
+    faults: Iterable[Fault] = (),
+) -> Iterator[RunningSimulator]:
     """Run a simulator in a thread of its own while the block runs."""
-    simulator = ComfyUiSimulator(directory, prompt_seconds=prompt_seconds)
+    simulator = ComfyUiSimulator(
+        directory, prompt_seconds=prompt_seconds, faults=FaultBoard.of(faults)
+    )
     loop = asyncio.new_event_loop()
     thread = threading.Thread(target=loop.run_forever, name="comfyui-loop", daemon=True)
     thread.start()
     try:
         asyncio.run_coroutine_threadsafe(simulator.start(host, port), loop).result()
         try:
-            yield SimulatorAddress(host, simulator.port)
+            yield RunningSimulator(simulator, loop)
         finally:
             asyncio.run_coroutine_threadsafe(simulator.stop(), loop).result()
     finally:
@@ -139,19 +113,34 @@ def running_simulator(
         loop.close()
 
 
-def serve(host: str, port: int, directory: Path, prompt_seconds: float) -> None:
-    """Run one server until SIGINT or SIGTERM."""
-    asyncio.run(_serve(host, port, directory, prompt_seconds))
+def serve(
+    host: str, port: int, directory: Path, prompt_seconds: float, faults: Iterable[Fault] = ()
+) -> int:
+    """Run one server until SIGINT or SIGTERM; return the exit status, that of a lost server too."""
+    return asyncio.run(_serve(host, port, directory, prompt_seconds, faults))
 
 
-async def _serve(host: str, port: int, directory: Path, prompt_seconds: float) -> None:
-    simulator = ComfyUiSimulator(directory, prompt_seconds=prompt_seconds)
-    ended = asyncio.Event()
+async def _serve(
+    host: str, port: int, directory: Path, prompt_seconds: float, faults: Iterable[Fault]
+) -> int:
+    simulator = ComfyUiSimulator(
+        directory, prompt_seconds=prompt_seconds, faults=FaultBoard.of(faults)
+    )
     loop = asyncio.get_running_loop()
+    signalled = asyncio.Event()
     for number in (signal.SIGINT, signal.SIGTERM):
-        loop.add_signal_handler(number, ended.set)
+        loop.add_signal_handler(number, signalled.set)
     await simulator.start(host, port)
+    sys.stdout.write(f"simulated ComfyUI: http://{host}:{simulator.address[1]}\n")
+    sys.stdout.flush()
+    endings = [
+        loop.create_task(signalled.wait()),
+        loop.create_task(simulator.wait_until_gone()),
+    ]
     try:
-        await ended.wait()
+        await asyncio.wait(endings, return_when=asyncio.FIRST_COMPLETED)
     finally:
+        for ending in endings:
+            ending.cancel()
         await simulator.stop()
+    return 0 if signalled.is_set() else _LOST_STATUS

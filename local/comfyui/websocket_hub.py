@@ -3,7 +3,7 @@
 import asyncio
 import contextlib
 import json
-from collections.abc import Mapping
+from collections.abc import Awaitable, Callable, Mapping
 from typing import Any, NamedTuple
 
 from aiohttp import ClientConnectionResetError, web
@@ -15,9 +15,13 @@ class _Event(NamedTuple):
 
 
 class WebsocketHub:
-    """Sends events to websockets by client id. Made on the event loop; `send` is thread-safe."""
+    """Sends events to websockets by client id. Made on the event loop; `send` is thread-safe.
 
-    def __init__(self) -> None:
+    Nothing is delivered before `wait_for_stall` returns.
+    """
+
+    def __init__(self, wait_for_stall: Callable[[], Awaitable[None]]) -> None:
+        self._wait_for_stall = wait_for_stall
         self._loop = asyncio.get_running_loop()
         self._events: asyncio.Queue[_Event] = asyncio.Queue()
         self._sockets: dict[str, web.WebSocketResponse] = {}
@@ -43,6 +47,7 @@ class WebsocketHub:
         """Deliver events until cancelled."""
         while True:
             event = await self._events.get()
+            await self._wait_for_stall()
             if event.client_id is None:
                 receivers = list(self._sockets.values())
             else:

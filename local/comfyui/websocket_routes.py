@@ -6,6 +6,7 @@ from typing import Any
 
 from aiohttp import WSMsgType, web
 
+from local.comfyui.faults import Occasion
 from local.comfyui.info_routes import FEATURES
 from local.comfyui.prompt_routes import queue_info
 from local.comfyui.server_state import ServerState
@@ -26,7 +27,9 @@ class WebsocketRoutes:
         socket = web.WebSocketResponse()
         await socket.prepare(request)
         client_id = request.query.get("clientId", "") or uuid.uuid4().hex
-        self._state.hub.add(client_id, socket)
+        is_silent = self._state.faults.board.take(Occasion.WEBSOCKET) is not None
+        if not is_silent:
+            self._state.hub.add(client_id, socket)
         try:
             await self._greet(socket, client_id)
             is_first = True
@@ -35,7 +38,8 @@ class WebsocketRoutes:
                     await self._answer_features(socket, message.data)
                 is_first = False
         finally:
-            self._state.hub.remove(client_id)
+            if not is_silent:
+                self._state.hub.remove(client_id)
         return socket
 
     async def _greet(self, socket: web.WebSocketResponse, client_id: str) -> None:

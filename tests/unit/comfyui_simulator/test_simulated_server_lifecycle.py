@@ -11,7 +11,8 @@ from pathlib import Path
 import pytest
 import requests
 
-from local.comfyui.simulator import ComfyUiSimulator, running_simulator
+from local.comfyui.simulated_server import ComfyUiSimulator
+from local.comfyui.simulator import running_simulator
 from tests.unit.comfyui_simulator.simulator_client import SimulatorClient, picture_graph
 
 SERVE = """
@@ -60,7 +61,7 @@ def test_a_taken_port_is_an_error_and_the_server_can_start_elsewhere(tmp_path: P
         with pytest.raises(OSError, match="in use"):
             await simulator.start("127.0.0.1", port)
         await simulator.start("127.0.0.1", 0)
-        other_port = simulator.port
+        _, other_port = simulator.address
         await simulator.stop()
         await simulator.stop()
         return other_port

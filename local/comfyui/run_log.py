@@ -1,0 +1,49 @@
+"""What ran on a simulator, kept over its restarts: the evidence that nothing ran twice."""
+
+import threading
+from dataclasses import dataclass, replace
+
+
+@dataclass(frozen=True)
+class Run:
+    """One execution of one prompt.
+
+    `start_number` counts the server's starts from 1. `end` is success, error or interrupted, or
+    None: the prompt runs yet, or its server or worker was lost meanwhile. `nodes` counts the nodes
+    that were computed, not taken from the cache.
+    """
+
+    prompt_id: str
+    start_number: int
+    end: str | None = None
+    nodes: int = 0
+
+
+class RunLog:
+    """All runs, oldest first. Every call is thread-safe."""
+
+    def __init__(self) -> None:
+        self._lock = threading.Lock()
+        self._runs: list[Run] = []
+        self._start_number = 0
+
+    def begin_start(self) -> None:
+        """Count a start of the server."""
+        with self._lock:
+            self._start_number += 1
+
+    def begin(self, prompt_id: str) -> int:
+        """Add a run and return its place."""
+        with self._lock:
+            self._runs.append(Run(prompt_id, self._start_number))
+            return len(self._runs) - 1
+
+    def end(self, place: int, end: str, nodes: int) -> None:
+        """Write down how a run ended."""
+        with self._lock:
+            self._runs[place] = replace(self._runs[place], end=end, nodes=nodes)
+
+    def read(self) -> list[Run]:
+        """Return all runs."""
+        with self._lock:
+            return list(self._runs)
