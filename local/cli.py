@@ -10,6 +10,8 @@ from ml_service.domain.errors import MlServiceError
 
 if TYPE_CHECKING:
     from local.comfyui.faults import Fault
+    from local.comfyui.profiles import Profile
+    from local.comfyui.prompt_durations import Duration
 
 app = typer.Typer(
     help="Runs a backend's media jobs on a fleet of ComfyUI servers.",
@@ -32,6 +34,21 @@ StageOption = Annotated[
 ]
 InputBucketOption = Annotated[
     str | None, typer.Option(help="Bucket for inputs.  [default: the first that the stage allows]")
+]
+
+ProfileOption = Annotated[
+    str, typer.Option(help="Version that a simulated ComfyUI plays: 0.12 or 0.38.")
+]
+DurationOption = Annotated[
+    list[str] | None,
+    typer.Option(
+        metavar="WORKFLOW=SECONDS",
+        help="Seconds of a workflow's prompts; also uniform:LEAST:MOST or lognormal:MEDIAN:SIGMA.",
+    ),
+]
+SeedOption = Annotated[int | None, typer.Option(help="Makes drawn durations repeatable.")]
+UnknownNodesOption = Annotated[
+    bool, typer.Option(help="Let a simulated ComfyUI accept custom nodes that it does not know.")
 ]
 
 
@@ -63,6 +80,10 @@ def run_local_mode(
     boot_seconds: Annotated[
         float, typer.Option(help="Seconds that a launched instance takes to answer, at speed 1.")
     ] = 240.0,
+    duration: DurationOption = None,
+    seed: SeedOption = None,
+    profile: ProfileOption = "0.12",
+    allow_unknown_nodes: UnknownNodesOption = False,
     fault: Annotated[
         list[str] | None,
         typer.Option(
@@ -73,7 +94,7 @@ def run_local_mode(
     log_level: Annotated[str, typer.Option(help="DEBUG also shows the functions' logs.")] = "INFO",
 ) -> None:
     """Run the whole system on this machine: no AWS account, no Docker, no GPU."""
-    from local.local_mode import LocalOptions, run_local
+    from local.local_mode import WORKFLOWS, LocalOptions, run_local
 
     if stage not in ("dev", "prod"):
         raise typer.BadParameter("must be dev or prod", param_hint="--stage")
@@ -87,6 +108,10 @@ def run_local_mode(
         stage=stage,
         prompt_seconds=prompt_seconds,
         boot_seconds=boot_seconds,
+        durations=_parse_durations(duration or [], WORKFLOWS),
+        seed=seed,
+        profile=_choose_profile(profile),
+        allow_unknown_nodes=allow_unknown_nodes,
         faults=_parse_fleet_faults(fault or []),
         log_level=log_level.upper(),
     )
@@ -101,16 +126,41 @@ def run_simulated_comfyui(
         Path, typer.Option(help="Folder for its input, output and temp folders.")
     ] = Path(".demo/comfyui"),
     prompt_seconds: Annotated[float, typer.Option(help="Least seconds that a prompt runs.")] = 1.0,
+    duration: DurationOption = None,
+    seed: SeedOption = None,
+    profile: ProfileOption = "0.12",
+    allow_unknown_nodes: UnknownNodesOption = False,
+    max_upload_size: Annotated[
+        float, typer.Option(min=0.001, help="Largest request in MiB, as ComfyUI's own option.")
+    ] = 100.0,
+    workflows: Annotated[
+        Path, typer.Option(help="Folder with the workflows that --duration names.")
+    ] = Path("workflows"),
     fault: Annotated[
         list[str] | None,
         typer.Option(metavar="KIND[:OPTION=VALUE,...]", help="Switch a fault on, as oom:times=2."),
     ] = None,
 ) -> None:
     """Run one simulated ComfyUI server."""
+    from local.comfyui.faults import FaultBoard
+    from local.comfyui.prompt_durations import FixedDuration, PromptDurations, read_graphs
     from local.comfyui.simulator import serve
+    from local.comfyui.simulator_settings import SimulatorSettings
 
-    faults = [_parse_fault(text) for text in fault or []]
-    raise typer.Exit(serve(host, port, directory, prompt_seconds, faults))
+    durations = PromptDurations(
+        FixedDuration(prompt_seconds),
+        _parse_durations(duration or [], workflows),
+        graphs=read_graphs(workflows),
+        seed=seed,
+    )
+    settings = SimulatorSettings(
+        profile=_choose_profile(profile),
+        durations=durations,
+        faults=FaultBoard.of(_parse_fault(text) for text in fault or []),
+        allow_unknown_nodes=allow_unknown_nodes,
+        max_request_bytes=int(max_upload_size * 1024 * 1024),
+    )
+    raise typer.Exit(serve(host, port, directory, settings))
 
 
 @app.command("demo")
@@ -265,6 +315,28 @@ def _parse_servers(text: str) -> tuple[str, tuple[str, ...]]:
             f"there is no fleet {fleet!r}, only {', '.join(FLEETS)}", param_hint="--comfyui"
         )
     return fleet, addresses
+
+
+def _choose_profile(name: str) -> "Profile":
+    from local.comfyui.profiles import PROFILES
+
+    if name not in PROFILES:
+        raise typer.BadParameter(f"must be {' or '.join(PROFILES)}", param_hint="--profile")
+    return PROFILES[name]
+
+
+def _parse_durations(texts: list[str], workflows: Path) -> "dict[str, Duration]":
+    from local.comfyui.prompt_durations import (
+        DurationError,
+        parse_workflow_duration,
+        read_graphs,
+    )
+
+    graphs = read_graphs(workflows)
+    try:
+        return dict(parse_workflow_duration(text, graphs) for text in texts)
+    except DurationError as error:
+        raise typer.BadParameter(str(error), param_hint="--duration") from error
 
 
 def _parse_fleet_faults(texts: list[str]) -> "dict[str, tuple[Fault, ...]]":

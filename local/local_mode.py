@@ -26,7 +26,15 @@ from local.aws.loopback_subnet import COMFYUI_PORT
 from local.aws.stack import DeployedStack, StackSpec
 from local.aws.tcp_proxy import TcpProxy
 from local.comfyui.faults import Fault, FaultBoard
+from local.comfyui.profiles import PROFILE_0_12, Profile
+from local.comfyui.prompt_durations import (
+    Duration,
+    FixedDuration,
+    PromptDurations,
+    read_graphs,
+)
 from local.comfyui.simulated_server import ComfyUiSimulator
+from local.comfyui.simulator_settings import SimulatorSettings
 from local.console.pages import Console
 from local.local_deployment import LocalDeployment
 from local.local_names import INPUT_BUCKET, REPLY_QUEUE
@@ -35,6 +43,7 @@ from ml_service.domain.errors import WorkflowError
 FLEETS: Final = ("lip-sync", "pulid", "makeup")
 
 _PROJECT: Final = Path(__file__).resolve().parent.parent
+WORKFLOWS: Final = _PROJECT / "workflows"
 _PARENT_LOOK_SECONDS: Final = 0.5
 # A stop takes less than a second; a program that hangs is ended by force before five are over.
 _STOP_SECONDS: Final = 4.0
@@ -49,7 +58,8 @@ class LocalOptions:
     ``speed`` is virtual seconds per second; ``boot_seconds`` and ``prompt_seconds`` say how long a
     simulated instance boots (virtual) and how long one prompt takes at least (real). ``comfyui``
     names real servers of a fleet as ``host:port``: they stand in for its simulated ones. The
-    ``faults`` of a fleet are shared by all its simulated servers.
+    ``faults`` of a fleet are shared by all its simulated servers. A workflow of ``durations`` takes
+    the seconds drawn there (dice: ``seed``) instead of ``prompt_seconds``.
     """
 
     port: int = 4566
@@ -60,6 +70,10 @@ class LocalOptions:
     prompt_seconds: float = 1.0
     boot_seconds: float = 240.0
     faults: Mapping[str, tuple[Fault, ...]] = field(default_factory=dict)
+    durations: Mapping[str, Duration] = field(default_factory=dict)
+    seed: int | None = None
+    profile: Profile = PROFILE_0_12
+    allow_unknown_nodes: bool = False
     log_level: str = "WARNING"
 
 
@@ -98,7 +112,7 @@ async def deploy_ml_service(
                 "PrivateSubnetIds": network.subnet_id,
                 "InputBuckets": INPUT_BUCKET,
             },
-            environment_overrides={"WORKFLOWS_DIR": str(_PROJECT / "workflows")},
+            environment_overrides={"WORKFLOWS_DIR": str(WORKFLOWS)},
         )
     )
     fleets = await aws.deploy(
@@ -135,20 +149,15 @@ async def deploy_ml_service(
 class SimulatedServers:
     """A simulated ComfyUI for every instance of a fleet."""
 
-    def __init__(
-        self, folder: Path, *, boot_seconds: float, prompt_seconds: float, faults: FaultBoard
-    ) -> None:
-        """Take the folder for the servers' files, and the faults that they share."""
-        self._faults = faults
+    def __init__(self, folder: Path, *, boot_seconds: float, settings: SimulatorSettings) -> None:
+        """Take the folder for the servers' files, and what they have in common."""
         self.boot_seconds = boot_seconds
         self._folder = folder
-        self._prompt_seconds = prompt_seconds
+        self._settings = settings
 
     def take_server(self, instance_id: str) -> InstanceServer:
         """Give the server of a new instance, with an empty disk."""
-        return ComfyUiSimulator(
-            self._folder / instance_id, prompt_seconds=self._prompt_seconds, faults=self._faults
-        )
+        return ComfyUiSimulator(self._folder / instance_id, self._settings)
 
     def give_back(self, instance_id: str) -> None:
         """Leave the files: the run folder goes as a whole."""
@@ -183,8 +192,7 @@ async def _choose_servers(
         return SimulatedServers(
             run_folder / "comfyui" / fleet,
             boot_seconds=options.boot_seconds,
-            prompt_seconds=options.prompt_seconds,
-            faults=FaultBoard.of(options.faults.get(fleet, ())),
+            settings=_choose_settings(fleet, options),
         )
     await asyncio.to_thread(
         aws.clients.autoscaling.update_auto_scaling_group,
@@ -192,6 +200,21 @@ async def _choose_servers(
         MaxSize=len(addresses),
     )
     return RealServers(addresses)
+
+
+def _choose_settings(fleet: str, options: LocalOptions) -> SimulatorSettings:
+    durations = PromptDurations(
+        FixedDuration(options.prompt_seconds),
+        options.durations,
+        graphs=read_graphs(WORKFLOWS / fleet),
+        seed=options.seed,
+    )
+    return SimulatorSettings(
+        profile=options.profile,
+        durations=durations,
+        faults=FaultBoard.of(options.faults.get(fleet, ())),
+        allow_unknown_nodes=options.allow_unknown_nodes,
+    )
 
 
 def _subscribe_reply_queue(aws: EmbeddedAws, topic_arn: str) -> str:
@@ -266,7 +289,7 @@ async def _serve(options: LocalOptions, run_folder: Path) -> int:
 
 async def _bring_up(options: LocalOptions, run_folder: Path) -> EmbeddedAws:
     try:
-        console = Console(_PROJECT / "workflows")
+        console = Console(WORKFLOWS)
     except WorkflowError as error:
         raise EmbeddedAwsError(str(error)) from error
     aws_options = AwsOptions(

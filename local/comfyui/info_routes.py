@@ -2,29 +2,23 @@
 
 import platform
 import sys
-from typing import Any
 
 from aiohttp import web
 
 from local.comfyui.node_definitions import NODE_DEFINITIONS
-from local.comfyui.node_types import ListInputFiles, describe_node, describe_nodes
-from local.comfyui.server_state import COMFYUI_VERSION, MAX_REQUEST_BYTES
+from local.comfyui.node_types import describe_node, describe_nodes
+from local.comfyui.server_state import ServerState
 
 # A machine that does not exist: nothing of the real one is told.
 _MEMORY_BYTES = 16 * 1024**3
-
-FEATURES: dict[str, Any] = {
-    "supports_preview_metadata": True,
-    "max_upload_size": MAX_REQUEST_BYTES,
-    "extension": {"manager": {"supports_v4": True}},
-}
 
 
 class InfoRoutes:
     """Handlers without side effects."""
 
-    def __init__(self, list_files: ListInputFiles) -> None:
-        self._list_files = list_files
+    def __init__(self, state: ServerState) -> None:
+        self._state = state
+        self._list_files = state.folders.list_inputs
 
     def routes(self) -> list[web.RouteDef]:
         """Return the routes."""
@@ -41,7 +35,7 @@ class InfoRoutes:
             "os": sys.platform,
             "ram_total": _MEMORY_BYTES,
             "ram_free": _MEMORY_BYTES,
-            "comfyui_version": COMFYUI_VERSION,
+            "comfyui_version": self._state.profile.comfyui_version,
             "required_frontend_version": None,
             "installed_templates_version": None,
             "required_templates_version": None,
@@ -63,7 +57,7 @@ class InfoRoutes:
 
     async def get_features(self, _request: web.Request) -> web.Response:
         """Answer what the server can do."""
-        return web.json_response(FEATURES)
+        return web.json_response(self._state.features)
 
     async def get_object_info(self, _request: web.Request) -> web.Response:
         """Answer all node classes."""

@@ -37,9 +37,12 @@ class QueuedPrompt(NamedTuple):
 class PromptQueue:
     """The queue that the event loop fills and the worker thread empties; calls are thread-safe."""
 
-    def __init__(self, on_change: Callable[[int], None]) -> None:
+    def __init__(
+        self, on_change: Callable[[int], None], *, max_history: int = MAX_HISTORY_SIZE
+    ) -> None:
         """Call `on_change` with what remains, in the calling thread, after every change."""
         self._on_change = on_change
+        self._max_history = max_history
         self._changed = threading.Condition()
         self._pending: list[QueuedPrompt] = []
         self._running: QueuedPrompt | None = None
@@ -75,7 +78,7 @@ class PromptQueue:
         with self._changed:
             if self._running is None:
                 raise RuntimeError("no prompt is running")
-            if len(self._history) >= MAX_HISTORY_SIZE:
+            if len(self._history) >= self._max_history:
                 self._history.pop(next(iter(self._history)))
             self._history[self._running.prompt_id] = {"prompt": self._running.shown()} | result
             self._running = None
@@ -133,6 +136,17 @@ class PromptQueue:
         for prompt_id in prompt_ids:
             if self._delete_first(prompt_id):
                 self._on_change(self.remaining)
+
+    def cancel(self, prompt_id: str, interrupt: Callable[[], None]) -> bool:
+        """Drop a pending prompt or interrupt the running one, in one step; tell whether it was."""
+        with self._changed:
+            if self._running is not None and self._running.prompt_id == prompt_id:
+                interrupt()
+                return True
+            is_dropped = self._delete_first(prompt_id)
+        if is_dropped:
+            self._on_change(self.remaining)
+        return is_dropped
 
     def _delete_first(self, prompt_id: str) -> bool:
         with self._changed:

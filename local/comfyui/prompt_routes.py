@@ -2,14 +2,14 @@
 
 import json
 import time
-import uuid
 from typing import Any
 
 from aiohttp import web
 
+from local.comfyui.prompt_ids import InvalidPromptIdError
 from local.comfyui.prompt_queue import QueuedPrompt
 from local.comfyui.server_state import ServerState
-from local.comfyui.validation import no_prompt_error
+from local.comfyui.validation import invalid_prompt_id_error, no_prompt_error
 
 # Values that nodes may need but that no answer shows.
 SECRET_KEYS = ("auth_token_comfy_org", "api_key_comfy_org")
@@ -56,7 +56,10 @@ class PromptRoutes:
         if "prompt" not in body:
             return _refuse(no_prompt_error(), {})
         prompt = body["prompt"]
-        prompt_id = str(body.get("prompt_id", uuid.uuid4()))
+        try:
+            prompt_id = self._state.profile.read_prompt_id(body)
+        except InvalidPromptIdError:
+            return _refuse(invalid_prompt_id_error(), {})
         checked = self._state.validator.validate(prompt, body.get("partial_execution_targets"))
         extra_data = body.get("extra_data", {})
         if "client_id" in body:

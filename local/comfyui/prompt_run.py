@@ -21,6 +21,8 @@ from local.comfyui.node_run import (
     PromptInterruptedError,
 )
 from local.comfyui.node_types import NodeDefinition
+from local.comfyui.profiles import Profile
+from local.comfyui.prompt_durations import PromptDurations
 from local.comfyui.prompt_queue import QueuedPrompt
 
 # A node that waits for its share of the prompt's time reports progress at most so often.
@@ -45,6 +47,7 @@ class EventSender(Protocol):
 class Workshop:
     """What every execution on one server shares."""
 
+    profile: Profile
     definitions: Mapping[str, NodeDefinition]
     implementations: Mapping[str, NodeImplementation]
     folders: MediaFolders
@@ -52,7 +55,7 @@ class Workshop:
     events: EventSender
     interrupt: threading.Event
     faults: FaultInjector
-    prompt_seconds: float
+    durations: PromptDurations
 
 
 class PromptRun:
@@ -64,6 +67,7 @@ class PromptRun:
     def __init__(self, item: QueuedPrompt, workshop: Workshop, fault: Fault | None = None) -> None:
         self.current_node: str | None = None
         self._fault = fault
+        self._seconds = workshop.durations.draw(item.prompt)
         self._item = item
         self._workshop = workshop
         self._signatures = sign_nodes(
@@ -109,7 +113,7 @@ class PromptRun:
             self.current_node = node_id
             try:
                 self._check_interrupt()
-                share = self._workshop.prompt_seconds * (len(self._executed) + 1) / max(to_run, 1)
+                share = self._seconds * (len(self._executed) + 1) / max(to_run, 1)
                 if self._is_cached(node_id):
                     self._suffer(node_id, due=started + share)
                     self._use_cached(node_id)
@@ -128,11 +132,13 @@ class PromptRun:
 
     def _use_cached(self, node_id: str) -> None:
         result = self._cached(node_id)
-        # ComfyUI 0.12 forgets the cached outputs of a job without client id; later ones list them.
-        if self._item.client_id is not None:
-            self._send_executed(node_id, result.shown)
-            if result.shown is not None:
-                self._outputs[node_id] = result.shown
+        self._send_executed(node_id, result.shown)
+        is_listed = (
+            self._item.client_id is not None
+            or self._workshop.profile.lists_cached_outputs_without_client
+        )
+        if is_listed and result.shown is not None:
+            self._outputs[node_id] = result.shown
         self._set_progress(node_id, "finished", 1, 1)
 
     def _run_node(self, node_id: str, due: float) -> None:
@@ -166,7 +172,7 @@ class PromptRun:
 
         A node that has taken longer than its share by itself reports only that it is done.
         """
-        if self._workshop.prompt_seconds <= 0:
+        if self._seconds <= 0:
             return
         remaining = max(0.0, due - time.monotonic())
         steps = max(1, min(MAX_PROGRESS_STEPS, int(remaining / MIN_STEP_SECONDS)))

@@ -15,6 +15,9 @@ from local.comfyui.run_log import RunLog
 # A real server says that a job succeeded a moment before its history holds it.
 HISTORY_DELAY_SECONDS = 0.01
 
+# An interrupt between taking a prompt and beginning it is lost, on a real server too.
+START_DELAY_SECONDS = 0.002
+
 # How long stopping waits for a node that does not look for an interrupt.
 STOP_SECONDS = 2.0
 
@@ -74,6 +77,7 @@ class PromptWorker:
             _logger.error("comfyui worker died", extra={"error": type(error).__name__})
 
     def _execute(self, item: QueuedPrompt) -> None:
+        time.sleep(START_DELAY_SECONDS)
         with self._lock:
             if not self._is_stopping:
                 self._workshop.interrupt.clear()

@@ -12,7 +12,7 @@ from local.comfyui.file_routes import FileRoutes
 from local.comfyui.info_routes import InfoRoutes
 from local.comfyui.job_routes import JobRoutes
 from local.comfyui.prompt_routes import PromptRoutes
-from local.comfyui.server_state import MAX_REQUEST_BYTES, ServerState
+from local.comfyui.server_state import ServerState
 from local.comfyui.websocket_routes import WebsocketRoutes
 
 _Handler = Callable[[web.Request], Awaitable[web.StreamResponse]]
@@ -23,13 +23,13 @@ _logger = logging.getLogger(__name__)
 def build_application(state: ServerState) -> web.Application:
     """Return the application of one server."""
     application = web.Application(
-        client_max_size=MAX_REQUEST_BYTES,
+        client_max_size=state.max_request_bytes,
         middlewares=[answer_errors, state.faults.middleware, refuse_other_origins],
     )
     routes = [
         *PromptRoutes(state).routes(),
         *FileRoutes(state.folders).routes(),
-        *InfoRoutes(state.folders.list_inputs).routes(),
+        *InfoRoutes(state).routes(),
         *WebsocketRoutes(state).routes(),
     ]
     application.add_routes(routes)
@@ -37,7 +37,7 @@ def build_application(state: ServerState) -> web.Application:
         web.RouteDef(route.method, f"/api{route.path}", route.handler, route.kwargs)
         for route in routes
     )
-    application.add_routes(JobRoutes(state.queue).routes())
+    application.add_routes(JobRoutes(state).routes())
     application.add_routes(FaultRoutes(state.faults.board, state.runs).routes())
     return application
 
@@ -52,9 +52,6 @@ async def answer_errors(request: web.Request, handler: _Handler) -> web.StreamRe
         return await handler(request)
     except web.HTTPNotFound:
         return web.Response(status=404, content_type="application/octet-stream")
-    except web.HTTPRequestEntityTooLarge:
-        text = f"Maximum request body size {MAX_REQUEST_BYTES} exceeded."
-        return web.Response(status=413, text=text)
     except web.HTTPException:
         raise
     except Exception as error:  # noqa: BLE001

@@ -11,7 +11,6 @@ from pathlib import Path
 from aiohttp import web
 
 from local.comfyui.fault_injection import FaultInjector, reset_transport
-from local.comfyui.faults import FaultBoard
 from local.comfyui.media_folders import MediaFolders
 from local.comfyui.node_cache import NodeCache
 from local.comfyui.node_definitions import NODE_DEFINITIONS
@@ -23,6 +22,7 @@ from local.comfyui.prompt_worker import PromptWorker
 from local.comfyui.run_log import RunLog
 from local.comfyui.server import build_application
 from local.comfyui.server_state import ServerState
+from local.comfyui.simulator_settings import SimulatorSettings
 from local.comfyui.validation import PromptValidator
 from local.comfyui.websocket_hub import WebsocketHub
 
@@ -37,18 +37,15 @@ _logger = logging.getLogger(__name__)
 class ComfyUiSimulator:
     """One server. Its queue and history live in memory, its files in `directory`.
 
-    `prompt_seconds` is the least time that a prompt with work to do takes. A server that was
-    stopped or lost can be started again: it then knows no prompt, its counter begins at 0, and its
-    files, its file counters, its faults and the record of its runs go on.
+    A server that was stopped or lost can be started again: it then knows no prompt, its counter
+    begins at 0, and its files, its file counters, its faults and the record of its runs go on.
     """
 
-    def __init__(
-        self, directory: Path, *, prompt_seconds: float = 1.0, faults: FaultBoard | None = None
-    ) -> None:
-        self.faults = FaultBoard() if faults is None else faults
+    def __init__(self, directory: Path, settings: SimulatorSettings) -> None:
+        self.faults = settings.faults
         self.runs = RunLog()
+        self._settings = settings
         self._folders = MediaFolders(directory)
-        self._prompt_seconds = prompt_seconds
         self._address: tuple[str, int] | None = None
         self._running: _Running | None = None
         self._absence: asyncio.Task[None] | None = None
@@ -61,8 +58,12 @@ class ComfyUiSimulator:
         self._folders.prepare()
         injector = FaultInjector(self.faults, self._leave_from(asyncio.get_running_loop()))
         hub = WebsocketHub(injector.wait_for_stall)
-        queue = PromptQueue(lambda remaining: hub.send("status", {"status": queue_info(remaining)}))
+        queue = PromptQueue(
+            lambda remaining: hub.send("status", {"status": queue_info(remaining)}),
+            max_history=self._settings.max_history,
+        )
         workshop = Workshop(
+            profile=self._settings.profile,
             definitions=NODE_DEFINITIONS,
             implementations=NODE_IMPLEMENTATIONS,
             folders=self._folders,
@@ -70,13 +71,26 @@ class ComfyUiSimulator:
             events=hub,
             interrupt=threading.Event(),
             faults=injector,
-            prompt_seconds=self._prompt_seconds,
+            durations=self._settings.durations,
         )
         worker = PromptWorker(queue, workshop, self.runs)
         validator = PromptValidator(
-            NODE_DEFINITIONS, self._folders.list_inputs, self._folders.has_input
+            NODE_DEFINITIONS,
+            self._folders.list_inputs,
+            self._folders.has_input,
+            names_cycles=self._settings.profile.names_cycles,
         )
-        state = ServerState(self._folders, queue, worker, validator, hub, injector, self.runs)
+        state = ServerState(
+            profile=self._settings.profile,
+            max_request_bytes=self._settings.max_request_bytes,
+            folders=self._folders,
+            queue=queue,
+            worker=worker,
+            validator=validator,
+            hub=hub,
+            faults=injector,
+            runs=self.runs,
+        )
         # Without an access log: paths hold names of files, which can be names of people.
         runner = web.AppRunner(
             build_application(state), access_log=None, shutdown_timeout=_SHUTDOWN_SECONDS

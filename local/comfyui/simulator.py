@@ -10,8 +10,11 @@ from pathlib import Path
 from typing import Any, TypeVar
 
 from local.comfyui.faults import Fault, FaultBoard, make_fault
+from local.comfyui.profiles import PROFILE_0_12, PROFILES
+from local.comfyui.prompt_durations import FixedDuration, PromptDurations
 from local.comfyui.run_log import Run
 from local.comfyui.simulated_server import ComfyUiSimulator
+from local.comfyui.simulator_settings import SimulatorSettings
 
 # What a supervisor sees of a process that was killed.
 _LOST_STATUS = 137
@@ -92,12 +95,21 @@ def running_simulator(
     host: str = "127.0.0.1",
     port: int = 0,
     prompt_seconds: float = 0.0,
+    *,
+    profile: str = PROFILE_0_12.name,
     faults: Iterable[Fault] = (),
+    **more: Any,
 ) -> Iterator[RunningSimulator]:
-    """Run a simulator in a thread of its own while the block runs."""
-    simulator = ComfyUiSimulator(
-        directory, prompt_seconds=prompt_seconds, faults=FaultBoard.of(faults)
-    )
+    """Run a simulator in a thread of its own while the block runs.
+
+    `more` are further members of SimulatorSettings.
+    """
+    settings: dict[str, Any] = {
+        "profile": PROFILES[profile],
+        "durations": PromptDurations(FixedDuration(prompt_seconds)),
+        "faults": FaultBoard.of(faults),
+    }
+    simulator = ComfyUiSimulator(directory, SimulatorSettings(**settings | more))
     loop = asyncio.new_event_loop()
     thread = threading.Thread(target=loop.run_forever, name="comfyui-loop", daemon=True)
     thread.start()
@@ -113,19 +125,12 @@ def running_simulator(
         loop.close()
 
 
-def serve(
-    host: str, port: int, directory: Path, prompt_seconds: float, faults: Iterable[Fault] = ()
-) -> int:
+def serve(host: str, port: int, directory: Path, settings: SimulatorSettings) -> int:
     """Run one server until SIGINT or SIGTERM; return the exit status, that of a lost server too."""
-    return asyncio.run(_serve(host, port, directory, prompt_seconds, faults))
+    return asyncio.run(_serve(host, port, ComfyUiSimulator(directory, settings)))
 
 
-async def _serve(
-    host: str, port: int, directory: Path, prompt_seconds: float, faults: Iterable[Fault]
-) -> int:
-    simulator = ComfyUiSimulator(
-        directory, prompt_seconds=prompt_seconds, faults=FaultBoard.of(faults)
-    )
+async def _serve(host: str, port: int, simulator: ComfyUiSimulator) -> int:
     loop = asyncio.get_running_loop()
     signalled = asyncio.Event()
     for number in (signal.SIGINT, signal.SIGTERM):

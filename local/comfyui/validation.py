@@ -45,6 +45,9 @@ class _NodeResult:
     errors: list[dict[str, Any]]
 
 
+_UNDER_WAY = _NodeResult(False, [])
+
+
 class PromptValidator:
     """Validates prompts against node definitions and the files in the input folder."""
 
@@ -53,10 +56,13 @@ class PromptValidator:
         definitions: Mapping[str, NodeDefinition],
         list_files: ListInputFiles,
         has_input: Callable[[object], bool],
+        *,
+        names_cycles: bool = False,
     ) -> None:
         self._definitions = definitions
         self._list_files = list_files
         self._has_input = has_input
+        self._names_cycles = names_cycles
 
     def validate(self, prompt: Any, targets: list[str] | None = None) -> ValidatedPrompt:
         """Validate the graph and convert its values in place: ComfyUI echoes the converted ones.
@@ -133,8 +139,8 @@ class PromptValidator:
     ) -> _NodeResult:
         if node_id in results:
             return results[node_id]
-        # Stands until the node is done: a cycle that comes back here is invalid without a text.
-        results[node_id] = _NodeResult(False, [])
+        # Stands until the node is done: what comes back here in a cycle finds it invalid.
+        results[node_id] = _UNDER_WAY
         inputs = prompt[node_id]["inputs"]
         definition = self._definitions[prompt[node_id]["class_type"]]
         errors: list[dict[str, Any]] = []
@@ -148,6 +154,8 @@ class PromptValidator:
                 error = self._check_link(prompt, definition, item, link)
                 if error is not None:
                     errors.append(error)
+                elif self._names_cycles and results.get(link[0]) is _UNDER_WAY:
+                    errors.append(_dependency_cycle(item, _find_cycle(results, link[0])))
                 else:
                     ancestors_are_valid &= self._validate_ancestor(
                         prompt, definition, item, link, results
@@ -272,6 +280,12 @@ class PromptValidator:
         return {"input_name": item.name, "input_config": config} | received
 
 
+def _find_cycle(results: Mapping[str, _NodeResult], node_id: str) -> list[str]:
+    """Return the nodes on the way from `node_id` back to it."""
+    under_way = [key for key, result in results.items() if result is _UNDER_WAY]
+    return [*under_way[under_way.index(node_id) :], node_id]
+
+
 def _error(
     kind: str, message: str, details: str = "", extra_info: dict[str, Any] | None = None
 ) -> dict[str, Any]:
@@ -281,6 +295,20 @@ def _error(
 def no_prompt_error() -> dict[str, Any]:
     """Return the error of a request without a prompt."""
     return _error("no_prompt", "No prompt provided", "No prompt provided")
+
+
+def invalid_prompt_id_error() -> dict[str, Any]:
+    """Return the error of a prompt id that is no canonical UUID."""
+    details = (
+        "prompt_id must be a UUID string in canonical lowercase hyphenated form; "
+        "omit it to let the server generate one"
+    )
+    return _error("invalid_prompt_id", "prompt_id must be a valid UUID", details)
+
+
+def _dependency_cycle(item: Input, cycle: list[str]) -> dict[str, Any]:
+    extra = {"input_name": item.name, "cycle_nodes": cycle}
+    return _error("dependency_cycle", "Dependency cycle detected", " -> ".join(cycle), extra)
 
 
 def _required_input_missing(item: Input) -> dict[str, Any]:

@@ -7,7 +7,6 @@ from typing import Any
 from aiohttp import WSMsgType, web
 
 from local.comfyui.faults import Occasion
-from local.comfyui.info_routes import FEATURES
 from local.comfyui.prompt_routes import queue_info
 from local.comfyui.server_state import ServerState
 
@@ -57,7 +56,7 @@ class WebsocketRoutes:
         except json.JSONDecodeError:
             return
         if isinstance(message, dict) and message.get("type") == "feature_flags":
-            await _send(socket, "feature_flags", FEATURES)
+            await _send(socket, "feature_flags", self._state.features)
 
 
 async def _send(socket: web.WebSocketResponse, event: str, data: dict[str, Any]) -> None:

@@ -348,7 +348,7 @@ def test_a_post_is_reset_before_or_after_the_prompt_was_queued(
     server: RunningSimulator, client: SimulatorClient, kind: str, is_queued: bool, path: str
 ) -> None:
     server.add_fault(kind)
-    with pytest.raises(requests.ConnectionError, match="reset"):
+    with pytest.raises(requests.ConnectionError):
         client.post(path, {"prompt": picture_graph(), "prompt_id": "mine"})
 
     assert client.get("/prompt").json()["exec_info"]["queue_remaining"] == is_queued

@@ -13,13 +13,17 @@ import requests
 
 from local.comfyui.simulated_server import ComfyUiSimulator
 from local.comfyui.simulator import running_simulator
+from local.comfyui.simulator_settings import SimulatorSettings
 from tests.unit.comfyui_simulator.simulator_client import SimulatorClient, picture_graph
 
 SERVE = """
 import sys
 from pathlib import Path
+from local.comfyui.prompt_durations import FixedDuration, PromptDurations
 from local.comfyui.simulator import serve
-serve("127.0.0.1", int(sys.argv[1]), Path(sys.argv[2]), 30.0)
+from local.comfyui.simulator_settings import SimulatorSettings
+settings = SimulatorSettings(durations=PromptDurations(FixedDuration(30)))
+serve("127.0.0.1", int(sys.argv[1]), Path(sys.argv[2]), settings)
 """
 
 
@@ -57,7 +61,7 @@ def await_answer(client: SimulatorClient) -> None:
 
 def test_a_taken_port_is_an_error_and_the_server_can_start_elsewhere(tmp_path: Path) -> None:
     async def start_twice(port: int) -> int:
-        simulator = ComfyUiSimulator(tmp_path / "second")
+        simulator = ComfyUiSimulator(tmp_path / "second", SimulatorSettings())
         with pytest.raises(OSError, match="in use"):
             await simulator.start("127.0.0.1", port)
         await simulator.start("127.0.0.1", 0)

@@ -13,6 +13,7 @@ from local.aws import loopback_subnet
 from local.aws.errors import LoopbackAddressError
 from local.aws.loopback_subnet import COMFYUI_PORT, claim_subnet
 from local.aws.tcp_proxy import TcpProxy
+from local.comfyui.simulator_settings import SimulatorSettings
 from local.local_mode import LocalOptions, RealServers, SimulatedServers, run_local
 
 linux_only = pytest.mark.skipif(
@@ -124,7 +125,7 @@ def test_each_real_server_stands_behind_one_instance_at_a_time() -> None:
 
 
 def test_simulated_servers_have_a_folder_each(tmp_path: Path) -> None:
-    servers = SimulatedServers(tmp_path, boot_seconds=240, prompt_seconds=0)
+    servers = SimulatedServers(tmp_path, boot_seconds=240, settings=SimulatorSettings())
     assert servers.boot_seconds == 240
     assert servers.take_server("i-1") is not servers.take_server("i-2")
 

@@ -1,0 +1,30 @@
+"""What one simulated server, or several alike, are made with."""
+
+from dataclasses import dataclass, field
+
+from local.comfyui.faults import FaultBoard
+from local.comfyui.profiles import PROFILE_0_12, Profile
+from local.comfyui.prompt_durations import FixedDuration, PromptDurations
+from local.comfyui.prompt_queue import MAX_HISTORY_SIZE
+
+# ComfyUI's default for --max-upload-size; it limits every request body.
+MAX_REQUEST_BYTES = 100 * 1024 * 1024
+
+
+def _one_second() -> PromptDurations:
+    return PromptDurations(FixedDuration(1.0))
+
+
+@dataclass(frozen=True)
+class SimulatorSettings:
+    """The version, the time that prompts take, the faults, and limits.
+
+    Servers that share the settings share the faults' counts and the durations' dice.
+    """
+
+    profile: Profile = PROFILE_0_12
+    durations: PromptDurations = field(default_factory=_one_second)
+    faults: FaultBoard = field(default_factory=FaultBoard)
+    allow_unknown_nodes: bool = False
+    max_request_bytes: int = MAX_REQUEST_BYTES
+    max_history: int = MAX_HISTORY_SIZE
