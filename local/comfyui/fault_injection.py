@@ -12,6 +12,7 @@ from aiohttp import web
 
 from local.comfyui.fault_routes import ADMIN_PREFIX
 from local.comfyui.faults import Fault, FaultBoard, FaultKind, Occasion
+from local.comfyui.node_run import OutOfMemoryError
 
 _PROMPT_PATHS = ("/prompt", "/api/prompt")
 
@@ -23,12 +24,6 @@ _Handler = Callable[[web.Request], Awaitable[web.StreamResponse]]
 
 class WorkerLostError(BaseException):
     """When the worker's thread ends in the middle of a prompt; no node error, so nobody's catch."""
-
-
-class OutOfMemoryError(RuntimeError):
-    """When the simulated GPU has too little memory; named as the real one is."""
-
-    __module__ = "torch"
 
 
 class AcceleratorError(RuntimeError):
@@ -90,12 +85,7 @@ class FaultInjector:
             case FaultKind.EXCEPTION:
                 raise RuntimeError("a simulated fault of this node")
             case FaultKind.OOM:
-                raise OutOfMemoryError(
-                    "CUDA out of memory. Tried to allocate 20.00 GiB\n"
-                    "This error means you ran out of memory on your GPU.\n\n"
-                    "TIPS: If the workflow worked before you might have accidentally set the "
-                    "batch_size to a large number."
-                )
+                raise OutOfMemoryError("CUDA out of memory. Tried to allocate 20.00 GiB")
             case FaultKind.BLACK_HOLE:
                 raise AcceleratorError("CUDA error: an illegal memory access was encountered")
             case FaultKind.HANG:

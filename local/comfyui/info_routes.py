@@ -1,16 +1,39 @@
-"""Routes that tell what the server is: /system_stats, /object_info, /features."""
+"""Routes that tell what the server is and has: versions, nodes, folders of models."""
 
 import platform
 import sys
 
 from aiohttp import web
 
-from local.comfyui.node_definitions import NODE_DEFINITIONS
 from local.comfyui.node_types import describe_node, describe_nodes
 from local.comfyui.server_state import ServerState
 
 # A machine that does not exist: nothing of the real one is told.
 _MEMORY_BYTES = 16 * 1024**3
+
+MODEL_FOLDERS = (
+    "checkpoints",
+    "configs",
+    "loras",
+    "vae",
+    "text_encoders",
+    "diffusion_models",
+    "clip_vision",
+    "style_models",
+    "embeddings",
+    "diffusers",
+    "vae_approx",
+    "controlnet",
+    "gligen",
+    "upscale_models",
+    "latent_upscale_models",
+    "custom_nodes",
+    "hypernetworks",
+    "photomaker",
+    "classifiers",
+    "model_patches",
+    "audio_encoders",
+)
 
 
 class InfoRoutes:
@@ -27,6 +50,11 @@ class InfoRoutes:
             web.get("/features", self.get_features),
             web.get("/object_info", self.get_object_info),
             web.get("/object_info/{class_type}", self.get_class_info),
+            web.get("/models", self.get_model_folders),
+            web.get("/models/{folder}", self.get_models),
+            web.get("/embeddings", self.get_nothing),
+            web.get("/extensions", self.get_nothing),
+            web.get("/users", self.get_users),
         ]
 
     async def get_system_stats(self, _request: web.Request) -> web.Response:
@@ -61,12 +89,32 @@ class InfoRoutes:
 
     async def get_object_info(self, _request: web.Request) -> web.Response:
         """Answer all node classes."""
-        return web.json_response(describe_nodes(NODE_DEFINITIONS.values(), self._list_files))
+        return web.json_response(
+            describe_nodes(self._state.catalog.definitions.values(), self._list_files)
+        )
 
     async def get_class_info(self, request: web.Request) -> web.Response:
         """Answer one node class, {} for an unknown one."""
         class_type = request.match_info["class_type"]
-        definition = NODE_DEFINITIONS.get(class_type)
+        definition = self._state.catalog.definitions.get(class_type)
         if definition is None:
             return web.json_response({})
         return web.json_response({class_type: describe_node(definition, self._list_files)})
+
+    async def get_model_folders(self, _request: web.Request) -> web.Response:
+        """Answer the kinds of models that there could be."""
+        return web.json_response(MODEL_FOLDERS)
+
+    async def get_models(self, request: web.Request) -> web.Response:
+        """Answer the models of one kind: there are none. Status 404 for an unknown kind."""
+        if request.match_info["folder"] not in MODEL_FOLDERS:
+            return web.Response(status=404)
+        return web.json_response([])
+
+    async def get_nothing(self, _request: web.Request) -> web.Response:
+        """Answer an empty list: there are no embeddings and no pages for a browser."""
+        return web.json_response([])
+
+    async def get_users(self, _request: web.Request) -> web.Response:
+        """Answer that the server keeps the settings of its one user."""
+        return web.json_response({"storage": "server", "migrated": False})

@@ -9,8 +9,9 @@ from typing import Any
 
 from local.comfyui.graph_links import is_link
 from local.comfyui.media_folders import MediaFolders
+from local.comfyui.node_catalog import NodeCatalog
 from local.comfyui.node_run import NodeResult
-from local.comfyui.node_types import MediaKind, NodeDefinition
+from local.comfyui.node_types import MediaKind
 
 
 class NodeCache:
@@ -39,7 +40,7 @@ class NodeCache:
 def sign_nodes(
     prompt: Mapping[str, Any],
     outputs: list[str],
-    definitions: Mapping[str, NodeDefinition],
+    catalog: NodeCatalog,
     folders: MediaFolders,
 ) -> dict[str, str]:
     """Return a signature for each node that the outputs need.
@@ -52,7 +53,7 @@ def sign_nodes(
     def sign(node_id: str) -> str:
         if node_id not in signatures:
             node = prompt[node_id]
-            definition = definitions[node["class_type"]]
+            definition = catalog.define(node)
             parts: list[Any] = [node["class_type"], node_id if definition.is_tied_to_its_id else ""]
             for item in definition.inputs:
                 value = node["inputs"].get(item.name)

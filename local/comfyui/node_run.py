@@ -5,9 +5,28 @@ import string
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
 from datetime import datetime
-from typing import Any
+from typing import Any, Protocol
+
+from PIL import Image
 
 from local.comfyui.media_folders import MediaFolders
+
+
+class OutOfMemoryError(RuntimeError):
+    """When a GPU has too little memory; named as the real error is."""
+
+    __module__ = "torch"
+
+
+class ReportProgress(Protocol):
+    """Tells how far a node is; raises PromptInterruptedError where it is to stop."""
+
+    def __call__(self, value: float, highest: float, preview: Image.Image | None = None, /) -> None:
+        """Report steps done and steps in all, and a picture of the work."""
+
+
+def _report_nothing(_value: float, _highest: float, _preview: Image.Image | None = None) -> None:
+    """Serve a run that nobody watches."""
 
 
 class PromptInterruptedError(Exception):
@@ -31,6 +50,7 @@ class NodeRun:
     prompt: Mapping[str, Any]
     extra_png_info: Mapping[str, Any] = field(default_factory=dict)
     check_interrupt: Callable[[], None] = lambda: None
+    report_progress: ReportProgress = _report_nothing
 
     def metadata(self) -> dict[str, Any]:
         """Return what saved files carry: the prompt itself and the request's own values."""

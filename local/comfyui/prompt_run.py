@@ -6,24 +6,23 @@ import traceback
 from collections.abc import Mapping
 from dataclasses import dataclass
 from datetime import UTC, datetime
+from functools import partial
 from typing import Any, Protocol
 
+from PIL import Image
+
 from local.comfyui.execution_order import ExecutionOrder
-from local.comfyui.fault_injection import FaultInjector, OutOfMemoryError
+from local.comfyui.fault_injection import FaultInjector
 from local.comfyui.faults import Fault, FaultKind
 from local.comfyui.graph_links import is_link, linked_nodes
 from local.comfyui.media_folders import MediaFolders
 from local.comfyui.node_cache import NodeCache, sign_nodes
-from local.comfyui.node_run import (
-    NodeImplementation,
-    NodeResult,
-    NodeRun,
-    PromptInterruptedError,
-)
-from local.comfyui.node_types import NodeDefinition
+from local.comfyui.node_catalog import NodeCatalog
+from local.comfyui.node_run import NodeResult, NodeRun, OutOfMemoryError, PromptInterruptedError
 from local.comfyui.profiles import Profile
 from local.comfyui.prompt_durations import PromptDurations
 from local.comfyui.prompt_queue import QueuedPrompt
+from local.comfyui.unknown_nodes import StandIn
 
 # A node that waits for its share of the prompt's time reports progress at most so often.
 MAX_PROGRESS_STEPS = 10
@@ -31,6 +30,15 @@ MIN_STEP_SECONDS = 0.1
 
 # A batch of pictures has a long printed form that helps nobody.
 _LONGEST_PRINTED_VALUE = 1000
+
+_PREVIEW_METHODS = ("auto", "latent2rgb", "taesd")
+_PREVIEW_SIZE = (64, 64)
+
+_OUT_OF_MEMORY_ADVICE = (
+    "This error means you ran out of memory on your GPU.\n\n"
+    "TIPS: If the workflow worked before you might have accidentally set the batch_size to a "
+    "large number."
+)
 
 # What strikes a node in the middle of its work and not at its beginning.
 _LATE_FAULTS = (FaultKind.EXCEPTION, FaultKind.OOM, FaultKind.EXIT, FaultKind.RESTART)
@@ -42,14 +50,18 @@ class EventSender(Protocol):
     def send(self, event: str, data: Mapping[str, Any], client_id: str | None = None) -> None:
         """Send to one client, or to all without a client id."""
 
+    def send_preview(
+        self, image: Image.Image, metadata: Mapping[str, Any], client_id: str | None = None
+    ) -> None:
+        """Send a picture of work in progress, to one client or to all."""
+
 
 @dataclass(frozen=True)
 class Workshop:
     """What every execution on one server shares."""
 
     profile: Profile
-    definitions: Mapping[str, NodeDefinition]
-    implementations: Mapping[str, NodeImplementation]
+    catalog: NodeCatalog
     folders: MediaFolders
     cache: NodeCache
     events: EventSender
@@ -70,9 +82,7 @@ class PromptRun:
         self._seconds = workshop.durations.draw(item.prompt)
         self._item = item
         self._workshop = workshop
-        self._signatures = sign_nodes(
-            item.prompt, item.outputs, workshop.definitions, workshop.folders
-        )
+        self._signatures = sign_nodes(item.prompt, item.outputs, workshop.catalog, workshop.folders)
         self._messages: list[list[Any]] = []
         self._outputs: dict[str, Any] = {}
         self._progress: dict[str, dict[str, Any]] = {}
@@ -147,16 +157,16 @@ class PromptRun:
             self._send("executing", {"node": node_id, "display_node": node_id})
         self._suffer(node_id, due)
         node = self._item.prompt[node_id]
-        result = self._workshop.implementations[node["class_type"]](
-            self._node_run(), **self._inputs(node_id)
-        )
+        run_node = self._workshop.catalog.implement(node)
+        result = run_node(self._node_run(node_id), **self._inputs(node_id))
         self._wait_until(node_id, due)
         self._workshop.cache.put(self._signatures[node_id], result)
         self._executed.append(node_id)
         if result.shown is not None:
             self._outputs[node_id] = result.shown
             self._send_executed(node_id, result.shown)
-        self._set_progress(node_id, "finished", 1.0, 1.0)
+        highest = self._progress[node_id]["max"]
+        self._set_progress(node_id, "finished", highest, highest)
 
     def _suffer(self, node_id: str, due: float) -> None:
         """Let the first node meet the prompt's fault, at its beginning or after its time."""
@@ -176,40 +186,56 @@ class PromptRun:
             return
         remaining = max(0.0, due - time.monotonic())
         steps = max(1, min(MAX_PROGRESS_STEPS, int(remaining / MIN_STEP_SECONDS)))
+        preview = None
+        if self._item.extra_data.get("preview_method") in _PREVIEW_METHODS:
+            preview = Image.new("RGB", _PREVIEW_SIZE)
         for step in range(1, steps + 1):
             self._workshop.interrupt.wait(remaining / steps)
-            self._check_interrupt()
-            self._set_progress(node_id, "running", step, steps)
-            self._send("progress", {"value": step, "max": steps, "node": node_id})
+            self._report_progress(node_id, step, steps, preview)
+
+    def _report_progress(
+        self, node_id: str, value: float, highest: float, preview: Image.Image | None = None
+    ) -> None:
+        self._check_interrupt()
+        self._set_progress(node_id, "running", value, highest)
+        if preview is not None:
+            metadata = _describe_node(node_id) | {"prompt_id": self._item.prompt_id}
+            self._workshop.events.send_preview(preview, metadata, self._item.client_id)
+        self._send("progress", {"value": value, "max": highest, "node": node_id})
 
     def _check_interrupt(self) -> None:
         if self._workshop.interrupt.is_set():
             raise PromptInterruptedError
 
-    def _node_run(self) -> NodeRun:
+    def _node_run(self, node_id: str) -> NodeRun:
         return NodeRun(
             folders=self._workshop.folders,
             now=datetime.now(UTC),
             prompt=self._item.prompt,
             extra_png_info=self._item.extra_data.get("extra_pnginfo") or {},
             check_interrupt=self._check_interrupt,
+            report_progress=partial(self._report_progress, node_id),
         )
 
     def _inputs(self, node_id: str) -> dict[str, Any]:
         node = self._item.prompt[node_id]
         given = node["inputs"]
         return {
-            item.name: self._resolve(given[item.name])
-            for item in self._workshop.definitions[node["class_type"]].inputs
+            item.name: self._resolve(given[item.name], item.kind)
+            for item in self._workshop.catalog.define(node).inputs
             if item.name in given
         }
 
-    def _resolve(self, value: Any) -> Any:
-        return self._cached(value[0]).values[value[1]] if is_link(value) else value
+    def _resolve(self, value: Any, kind: object) -> Any:
+        """Return an input's value; what an unknown node made takes the form that is asked for."""
+        if not is_link(value):
+            return value
+        made = self._cached(value[0]).values[value[1]]
+        return made.convert(kind) if isinstance(made, StandIn) else made
 
     def _linked_nodes(self, node_id: str) -> list[str]:
         node = self._item.prompt[node_id]
-        return linked_nodes(node, self._workshop.definitions[node["class_type"]])
+        return linked_nodes(node, self._workshop.catalog.define(node))
 
     def _is_cached(self, node_id: str) -> bool:
         signature = self._signatures.get(node_id)
@@ -226,11 +252,8 @@ class PromptRun:
             "value": value,
             "max": highest,
             "state": state,
-            "node_id": node_id,
             "prompt_id": self._item.prompt_id,
-            "display_node_id": node_id,
-            "parent_node_id": None,
-            "real_node_id": node_id,
+            **_describe_node(node_id),
         }
         self._send("progress_state", {"nodes": dict(self._progress)})
 
@@ -262,10 +285,9 @@ class PromptRun:
         }
 
     def _describe_error(self, node_id: str, error: Exception) -> dict[str, Any]:
-        # ComfyUI ends its own advice without a new line, and other texts with one.
-        message = str(error) if isinstance(error, OutOfMemoryError) else f"{error}\n"
+        advice = _OUT_OF_MEMORY_ADVICE if isinstance(error, OutOfMemoryError) else ""
         return self._position(node_id) | {
-            "exception_message": message,
+            "exception_message": f"{error}\n{advice}",
             "exception_type": _type_name(error),
             "traceback": traceback.format_tb(error.__traceback__),
             "current_inputs": {
@@ -273,6 +295,15 @@ class PromptRun:
             },
             "current_outputs": [key for key in self._item.prompt if key in self._signatures],
         }
+
+
+def _describe_node(node_id: str) -> dict[str, Any]:
+    return {
+        "node_id": node_id,
+        "display_node_id": node_id,
+        "parent_node_id": None,
+        "real_node_id": node_id,
+    }
 
 
 def _describe_output(node_id: str) -> dict[str, Any]:

@@ -5,6 +5,7 @@ from typing import Any
 
 from local.comfyui.fault_injection import FaultInjector
 from local.comfyui.media_folders import MediaFolders
+from local.comfyui.node_catalog import NodeCatalog
 from local.comfyui.profiles import Profile
 from local.comfyui.prompt_queue import PromptQueue
 from local.comfyui.prompt_worker import PromptWorker
@@ -20,6 +21,7 @@ class ServerState:
     profile: Profile
     max_request_bytes: int
     folders: MediaFolders
+    catalog: NodeCatalog
     queue: PromptQueue
     worker: PromptWorker
     validator: PromptValidator

@@ -13,8 +13,7 @@ from aiohttp import web
 from local.comfyui.fault_injection import FaultInjector, reset_transport
 from local.comfyui.media_folders import MediaFolders
 from local.comfyui.node_cache import NodeCache
-from local.comfyui.node_definitions import NODE_DEFINITIONS
-from local.comfyui.nodes import NODE_IMPLEMENTATIONS
+from local.comfyui.node_catalog import NodeCatalog
 from local.comfyui.prompt_queue import PromptQueue
 from local.comfyui.prompt_routes import queue_info
 from local.comfyui.prompt_run import Workshop
@@ -62,10 +61,14 @@ class ComfyUiSimulator:
             lambda remaining: hub.send("status", {"status": queue_info(remaining)}),
             max_history=self._settings.max_history,
         )
+        catalog = NodeCatalog(
+            self._folders,
+            self._settings.custom_nodes,
+            allow_unknown=self._settings.allow_unknown_nodes,
+        )
         workshop = Workshop(
             profile=self._settings.profile,
-            definitions=NODE_DEFINITIONS,
-            implementations=NODE_IMPLEMENTATIONS,
+            catalog=catalog,
             folders=self._folders,
             cache=NodeCache(),
             events=hub,
@@ -75,7 +78,7 @@ class ComfyUiSimulator:
         )
         worker = PromptWorker(queue, workshop, self.runs)
         validator = PromptValidator(
-            NODE_DEFINITIONS,
+            catalog,
             self._folders.list_inputs,
             self._folders.has_input,
             names_cycles=self._settings.profile.names_cycles,
@@ -84,6 +87,7 @@ class ComfyUiSimulator:
             profile=self._settings.profile,
             max_request_bytes=self._settings.max_request_bytes,
             folders=self._folders,
+            catalog=catalog,
             queue=queue,
             worker=worker,
             validator=validator,

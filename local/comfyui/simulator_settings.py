@@ -3,6 +3,7 @@
 from dataclasses import dataclass, field
 
 from local.comfyui.faults import FaultBoard
+from local.comfyui.node_catalog import CustomNode
 from local.comfyui.profiles import PROFILE_0_12, Profile
 from local.comfyui.prompt_durations import FixedDuration, PromptDurations
 from local.comfyui.prompt_queue import MAX_HISTORY_SIZE
@@ -25,6 +26,7 @@ class SimulatorSettings:
     profile: Profile = PROFILE_0_12
     durations: PromptDurations = field(default_factory=_one_second)
     faults: FaultBoard = field(default_factory=FaultBoard)
+    custom_nodes: tuple[CustomNode, ...] = ()
     allow_unknown_nodes: bool = False
     max_request_bytes: int = MAX_REQUEST_BYTES
     max_history: int = MAX_HISTORY_SIZE

@@ -4,6 +4,7 @@ from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
 from typing import Any
 
+from local.comfyui.node_catalog import NodeCatalog
 from local.comfyui.node_types import (
     ANY_TYPE,
     Input,
@@ -49,17 +50,17 @@ _UNDER_WAY = _NodeResult(False, [])
 
 
 class PromptValidator:
-    """Validates prompts against node definitions and the files in the input folder."""
+    """Validates prompts against a server's nodes and the files in its input folder."""
 
     def __init__(
         self,
-        definitions: Mapping[str, NodeDefinition],
+        catalog: NodeCatalog,
         list_files: ListInputFiles,
         has_input: Callable[[object], bool],
         *,
         names_cycles: bool = False,
     ) -> None:
-        self._definitions = definitions
+        self._catalog = catalog
         self._list_files = list_files
         self._has_input = has_input
         self._names_cycles = names_cycles
@@ -75,7 +76,7 @@ class PromptValidator:
             error = self._check_class(node_id, prompt[node_id])
             if error is not None:
                 return ValidatedPrompt(error=error)
-            if self._definitions[prompt[node_id]["class_type"]].is_output and (
+            if self._catalog.define(prompt[node_id]).is_output and (
                 targets is None or node_id in targets
             ):
                 outputs.append(node_id)
@@ -86,7 +87,7 @@ class PromptValidator:
     def _check_class(self, node_id: str, node: Any) -> dict[str, Any] | None:
         title = node.get("_meta", {}).get("title")
         class_type = node.get("class_type")
-        if class_type in self._definitions:
+        if self._catalog.find(node) is not None:
             return None
         if class_type is None:
             message = (
@@ -142,7 +143,7 @@ class PromptValidator:
         # Stands until the node is done: what comes back here in a cycle finds it invalid.
         results[node_id] = _UNDER_WAY
         inputs = prompt[node_id]["inputs"]
-        definition = self._definitions[prompt[node_id]["class_type"]]
+        definition = self._catalog.define(prompt[node_id])
         errors: list[dict[str, Any]] = []
         ancestors_are_valid = True
         for item in definition.inputs:
@@ -174,7 +175,7 @@ class PromptValidator:
             message = "Bad linked input, must be a length-2 list of [node_id, slot_index]"
             extra = self._extra_info(definition, item, received_value=link)
             return _error("bad_linked_input", message, item.name, extra)
-        source = self._definitions[prompt[link[0]]["class_type"]]
+        source = self._catalog.define(prompt[link[0]])
         received = source.outputs[link[1]].kind
         wanted = input_type(definition, item, self._list_files)
         if ANY_TYPE in (received, wanted) or received == wanted:

@@ -2,16 +2,28 @@
 
 import asyncio
 import contextlib
+import io
 import json
+import struct
 from collections.abc import Awaitable, Callable, Mapping
 from typing import Any, NamedTuple
 
 from aiohttp import ClientConnectionResetError, web
+from PIL import Image
+
+# Kinds of binary messages, and of the picture in one without metadata.
+_PREVIEW = 1
+_PREVIEW_WITH_METADATA = 4
+_JPEG = 1
 
 
 class _Event(NamedTuple):
+    """One message: a text, or the two forms of a preview."""
+
     client_id: str | None
-    text: str
+    text: str = ""
+    preview: bytes = b""
+    preview_with_metadata: bytes = b""
 
 
 class WebsocketHub:
@@ -25,11 +37,32 @@ class WebsocketHub:
         self._loop = asyncio.get_running_loop()
         self._events: asyncio.Queue[_Event] = asyncio.Queue()
         self._sockets: dict[str, web.WebSocketResponse] = {}
+        self._takes_metadata: set[web.WebSocketResponse] = set()
 
     def send(self, event: str, data: Mapping[str, Any], client_id: str | None = None) -> None:
         """Send an event to one client, or to all; nothing is kept for one that is not there."""
         text = json.dumps({"type": event, "data": data})
-        self._loop.call_soon_threadsafe(self._events.put_nowait, _Event(client_id, text))
+        self._loop.call_soon_threadsafe(self._events.put_nowait, _Event(client_id, text=text))
+
+    def send_preview(
+        self, image: Image.Image, metadata: Mapping[str, Any], client_id: str | None = None
+    ) -> None:
+        """Send a picture to one client, or to all, with metadata where a client takes them."""
+        buffer = io.BytesIO()
+        image.save(buffer, "JPEG")
+        described = json.dumps({**metadata, "image_type": "image/jpeg"}).encode()
+        event = _Event(
+            client_id,
+            preview=struct.pack(">II", _PREVIEW, _JPEG) + buffer.getvalue(),
+            preview_with_metadata=struct.pack(">II", _PREVIEW_WITH_METADATA, len(described))
+            + described
+            + buffer.getvalue(),
+        )
+        self._loop.call_soon_threadsafe(self._events.put_nowait, event)
+
+    def take_metadata(self, socket: web.WebSocketResponse) -> None:
+        """Send previews with metadata to this socket from now on."""
+        self._takes_metadata.add(socket)
 
     def add(self, client_id: str, socket: web.WebSocketResponse) -> None:
         """Register a socket; an older one of the same client stays open and gets nothing more."""
@@ -41,7 +74,9 @@ class WebsocketHub:
         It is by id, as on a real server: when an old socket closes after its client has connected
         again, the new one stays open and is silent.
         """
-        self._sockets.pop(client_id, None)
+        socket = self._sockets.pop(client_id, None)
+        if socket is not None:
+            self._takes_metadata.discard(socket)
 
     async def publish(self) -> None:
         """Deliver events until cancelled."""
@@ -57,7 +92,15 @@ class WebsocketHub:
             for socket in receivers:
                 # The socket's own handler sees the lost connection too, and unregisters it.
                 with contextlib.suppress(ClientConnectionResetError):
-                    await socket.send_str(event.text)
+                    await self._deliver(event, socket)
+
+    async def _deliver(self, event: _Event, socket: web.WebSocketResponse) -> None:
+        if event.text:
+            await socket.send_str(event.text)
+        elif socket in self._takes_metadata:
+            await socket.send_bytes(event.preview_with_metadata)
+        else:
+            await socket.send_bytes(event.preview)
 
     async def close(self) -> None:
         """Close every socket."""

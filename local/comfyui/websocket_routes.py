@@ -56,6 +56,8 @@ class WebsocketRoutes:
         except json.JSONDecodeError:
             return
         if isinstance(message, dict) and message.get("type") == "feature_flags":
+            if message.get("data", {}).get("supports_preview_metadata"):
+                self._state.hub.take_metadata(socket)
             await _send(socket, "feature_flags", self._state.features)
 
 

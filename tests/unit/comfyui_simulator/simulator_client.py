@@ -1,6 +1,7 @@
 """A client for tests of the simulator: requests and websocket-client, no code of the project."""
 
 import json
+import struct
 import time
 from collections.abc import Iterator
 from contextlib import closing, contextmanager
@@ -36,7 +37,11 @@ class Events:
         self._socket.send(json.dumps(message))
 
     def read(self) -> dict[str, Any]:
-        message: dict[str, Any] = json.loads(self._socket.recv())
+        """Read a message; a binary one becomes its kind, picture and metadata."""
+        received = self._socket.recv()
+        if isinstance(received, bytes):
+            return read_binary(received)
+        message: dict[str, Any] = json.loads(received)
         return message
 
     def read_until_done(self, prompt_id: str) -> list[dict[str, Any]]:
@@ -56,6 +61,14 @@ class Events:
         except websocket.WebSocketTimeoutException:
             return True
         return False
+
+
+def read_binary(message: bytes) -> dict[str, Any]:
+    kind, number = struct.unpack(">II", message[:8])
+    if kind == 4:
+        metadata = json.loads(message[8 : 8 + number])
+        return {"binary": kind, "metadata": metadata, "picture": message[8 + number :]}
+    return {"binary": kind, "format": number, "picture": message[8:]}
 
 
 def done_message(prompt_id: str) -> dict[str, Any]:

@@ -4,6 +4,7 @@ from typing import Any
 import pytest
 
 from local.comfyui.media_folders import MediaFolders
+from local.comfyui.node_catalog import NodeCatalog
 from local.comfyui.node_definitions import NODE_DEFINITIONS
 from local.comfyui.nodes import NODE_IMPLEMENTATIONS
 from local.comfyui.validation import PromptValidator, ValidatedPrompt
@@ -11,7 +12,8 @@ from tests.unit.comfyui_simulator.simulator_client import Graph, node, picture_g
 
 
 def validate(graph: Graph, targets: list[str] | None = None) -> ValidatedPrompt:
-    validator = PromptValidator(NODE_DEFINITIONS, lambda _kind: [], lambda name: name == "here.png")
+    catalog = NodeCatalog(MediaFolders(Path("nowhere")))
+    validator = PromptValidator(catalog, lambda _kind: [], lambda name: name == "here.png")
     return validator.validate(graph, targets)
 
 

@@ -1,0 +1,68 @@
+"""The nodes that a server has: stock ones, further ones, and any others where they are allowed."""
+
+from collections.abc import Iterable, Mapping
+from dataclasses import dataclass
+from typing import Any
+
+from local.comfyui.media_folders import MediaFolders
+from local.comfyui.node_definitions import NODE_DEFINITIONS
+from local.comfyui.node_run import NodeImplementation
+from local.comfyui.node_types import NodeDefinition
+from local.comfyui.nodes import NODE_IMPLEMENTATIONS
+from local.comfyui.unknown_nodes import define_unknown_node, implement_unknown_node
+
+
+@dataclass(frozen=True)
+class CustomNode:
+    """A node class beside the stock ones."""
+
+    definition: NodeDefinition
+    implementation: NodeImplementation
+
+
+class NodeCatalog:
+    """Tells what a node of a prompt is and what it does."""
+
+    def __init__(
+        self,
+        folders: MediaFolders,
+        custom_nodes: Iterable[CustomNode] = (),
+        *,
+        allow_unknown: bool = False,
+    ) -> None:
+        custom = {node.definition.class_type: node for node in custom_nodes}
+        self.definitions: Mapping[str, NodeDefinition] = {
+            **NODE_DEFINITIONS,
+            **{class_type: node.definition for class_type, node in custom.items()},
+        }
+        self._implementations: Mapping[str, NodeImplementation] = {
+            **NODE_IMPLEMENTATIONS,
+            **{class_type: node.implementation for class_type, node in custom.items()},
+        }
+        self._folders = folders
+        self._allows_unknown = allow_unknown
+
+    def find(self, node: Mapping[str, Any]) -> NodeDefinition | None:
+        """Return what a node of a prompt is, None where its class does not exist."""
+        class_type = node.get("class_type")
+        if not isinstance(class_type, str):
+            return None
+        if class_type in self.definitions:
+            return self.definitions[class_type]
+        if self._allows_unknown:
+            return define_unknown_node(class_type, node.get("inputs", {}), self._folders)
+        return None
+
+    def define(self, node: Mapping[str, Any]) -> NodeDefinition:
+        """Return what a node of a prompt is. Raises KeyError where its class does not exist."""
+        definition = self.find(node)
+        if definition is None:
+            raise KeyError(node.get("class_type"))
+        return definition
+
+    def implement(self, node: Mapping[str, Any]) -> NodeImplementation:
+        """Return what a node of a prompt does. Raises KeyError where its class does not exist."""
+        implementation = self._implementations.get(node["class_type"])
+        if implementation is None:
+            return implement_unknown_node(self.define(node))
+        return implementation
