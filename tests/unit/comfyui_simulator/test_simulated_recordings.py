@@ -1,89 +1,36 @@
-"""Replays what a real server was asked, and compares the simulator's answers with the real ones.
+"""Replays what a real server was asked, and compares the simulator's answers with the real ones."""
 
-The recordings are not part of the project. They are found in a folder next to it; without them
-these tests are skipped.
-"""
-
-import copy
 import json
 import re
+from collections.abc import Iterator
 from contextlib import ExitStack
 from pathlib import Path
 from typing import Any
 
 import pytest
-import requests
 
+from local.comfyui.simulator import running_simulator
+from tests.unit.comfyui_simulator.recorded_nodes import RECORDED_NODES
+from tests.unit.comfyui_simulator.recordings import (
+    RECORDINGS,
+    TIME_KEYS,
+    assert_same_answer,
+    comparable,
+    comparable_history,
+    has_recording,
+    needs_recordings,
+    recording,
+)
 from tests.unit.comfyui_simulator.simulator_client import SimulatorClient, node
 
-PROJECT = Path(__file__).parents[3]
-RECORDINGS = PROJECT.parent / "shared" / "comfyui-captures"
-
-pytestmark = pytest.mark.skipif(
-    not RECORDINGS.is_dir(), reason="no recordings of a real server next to the project"
-)
-
-# Differ from run to run.
-TIME_KEYS = {"timestamp", "create_time", "execution_start_time", "execution_end_time"}
-# Order without meaning: ComfyUI keeps these in sets.
-SET_KEYS = {"current_outputs", "executed"}
-# Texts for people, which the simulator does not repeat.
-PROSE_KEYS = {"tooltip", "description", "search_aliases"}
-
-TEMP_PREFIX = re.compile(r"ComfyUI_temp_[a-z]{5}_")
+pytestmark = needs_recordings
 
 
-def recording(name: str) -> Any:
-    return json.loads((RECORDINGS / f"{name}.json").read_text())
-
-
-def comparable(value: Any, renamed: dict[str, str] | None = None) -> Any:
-    """Return a value without what differs from run to run; `renamed` maps ids to stable names."""
-    names = renamed or {}
-    if isinstance(value, dict):
-        result: dict[str, Any] = {}
-        for key, item in value.items():
-            if key in PROSE_KEYS:
-                continue
-            if key in TIME_KEYS:
-                result[key] = 0
-            elif key == "traceback":
-                result[key] = []
-            elif key in SET_KEYS and isinstance(item, list):
-                result[key] = sorted(item)
-            else:
-                result[str(names.get(key, key))] = comparable(item, names)
-        return result
-    if isinstance(value, list):
-        return [comparable(item, names) for item in value]
-    if isinstance(value, str):
-        return names.get(value, TEMP_PREFIX.sub("ComfyUI_temp_", value))
-    return value
-
-
-def comparable_history(entry: dict[str, Any], renamed: dict[str, str]) -> Any:
-    """As comparable, without the counter, and with the outputs to run in one order."""
-    entry = copy.deepcopy(entry)
-    entry["prompt"][0] = 0
-    entry["prompt"][4].sort()
-    return comparable(entry, renamed)
-
-
-def assert_same_answer(answer: requests.Response, recorded: dict[str, Any]) -> None:
-    assert answer.status_code == recorded["status"]
-    content_type = recorded["headers"].get("Content-Type")
-    if content_type is not None:
-        assert answer.headers["Content-Type"] == content_type
-    if isinstance(recorded["body"], str):
-        assert answer.text == recorded["body"]
-    else:
-        renamed: dict[str, str] = {}
-        body = answer.json()
-        if "prompt_id" in recorded["body"]:
-            renamed = {recorded["body"]["prompt_id"]: "id", body["prompt_id"]: "id"}
-            # The recorded server had answered others before.
-            body["number"] = recorded["body"]["number"]
-        assert comparable(body, renamed) == comparable(recorded["body"], renamed)
+@pytest.fixture
+def recorded_client(tmp_path: Path) -> Iterator[SimulatorClient]:
+    """A client of a server that has the test nodes of the recording too."""
+    with running_simulator(tmp_path, custom_nodes=RECORDED_NODES) as server:
+        yield SimulatorClient(server.url)
 
 
 RAW_BODIES = {
@@ -116,6 +63,7 @@ IDLE_REQUESTS = [
     "interrupt_targeted",
     "interrupt_wrong_id",
     "jobs_no_prefix",
+    "models",
     "method_not_allowed",
     "not_found",
     "object_info_SaveImage",
@@ -191,7 +139,7 @@ class Replay:
 
     def _recorded_entry(self) -> dict[str, Any]:
         """Return the history of the run, which is put together where only the job was recorded."""
-        if (RECORDINGS / f"history_{self._name}.json").is_file():
+        if has_recording(f"history_{self._name}"):
             (entry,) = recording(f"history_{self._name}").values()
             return dict(entry)
         posted = recording(f"prompt_post_{self._name}")
@@ -207,6 +155,9 @@ class Replay:
             mine = stack.enter_context(self._client.events(self._recorded_client))
             other = stack.enter_context(self._client.events(f"observer-{self._recorded_client}"))
             greetings = [mine.read()], [other.read()]
+            if self._negotiates_features():
+                mine.send({"type": "feature_flags", "data": {"supports_preview_metadata": True}})
+                greetings[0].append(mine.read())
             prompt_id = self._client.submit(
                 prompt, client_id=self._recorded_client, extra_data=sent
             )
@@ -220,6 +171,10 @@ class Replay:
             assert comparable_history(entry, renamed) == comparable_history(self._entry, renamed)
         self._compare_job(prompt_id, renamed)
 
+    def _negotiates_features(self) -> bool:
+        name = f"ws_{self._name}"
+        return has_recording(name) and recording(name)[1]["type"] == "feature_flags"
+
     def _compare_messages(self, messages: list[dict[str, Any]], renamed: dict[str, str]) -> None:
         name = f"ws_{self._name}"
         if self._name == "multi_output_2":
@@ -232,7 +187,7 @@ class Replay:
 
     def _compare_job(self, prompt_id: str, renamed: dict[str, str]) -> None:
         name = f"api_job_{self._name}"
-        if not (RECORDINGS / f"{name}.json").is_file():
+        if not has_recording(name):
             return
         job = self._client.get(f"/api/jobs/{prompt_id}").json()
         recorded = recording(name)["body"]
@@ -243,7 +198,7 @@ class Replay:
         assert comparable(job, renamed) == comparable(recorded, renamed)
 
     def _compare(self, name: str, received: list[Any], renamed: dict[str, str]) -> None:
-        if (RECORDINGS / f"{name}.json").is_file():
+        if has_recording(name):
             assert comparable(received, renamed) == comparable(recording(name), renamed)
 
 
@@ -267,14 +222,19 @@ def executed_outputs(messages: list[dict[str, Any]]) -> dict[str, Any]:
         ["audio_1"],
         ["video_1"],
         ["text_preview_1", "text_preview_2"],
+        ["sleep_progress_1", "sleep_progress_2"],
+        ["fail_exception_1", "fail_oom_1"],
         ["fail_oom_stock_1"],
+        ["fail_partial_1", "fail_partial_2"],
     ],
     ids=lambda names: names[0],
 )
-def test_a_prompt_is_reported_as_recorded(client: SimulatorClient, names: list[str]) -> None:
+def test_a_prompt_is_reported_as_recorded(
+    recorded_client: SimulatorClient, names: list[str]
+) -> None:
     """The websocket of its client, that of another one, the history and the job all agree."""
     for name in names:
-        Replay(client, name).run()
+        Replay(recorded_client, name).run()
 
 
 def test_uploads_are_answered_as_recorded(client: SimulatorClient) -> None:
@@ -396,3 +356,22 @@ def test_a_view_of_a_saved_picture_has_the_recorded_headers(client: SimulatorCli
         assert answer.status_code == recorded["status"]
         for header in ("Content-Type", "Content-Disposition", "Accept-Ranges"):
             assert answer.headers.get(header) == recorded["headers"].get(header), name
+
+
+# Of the pages for a browser the simulator has none.
+NOT_REPLAYED = {"extensions"}
+
+
+def test_every_recording_is_replayed() -> None:
+    """A name, or the name of the run that it tells of, stands in one of the modules that replay."""
+    here = Path(__file__).parent
+    replaying = "test_simulated_recordings.py", "test_simulated_queue_recordings.py"
+    quoted = set(
+        re.findall(r'"([\w.]+)"', "".join((here / name).read_text() for name in replaying))
+    )
+    # Composed in the code from what stands in a list there.
+    quoted |= {f"origin_{name}" for name in quoted} | {f"history_fail_{name}" for name in quoted}
+    names = {path.stem for path in RECORDINGS.glob("*.json")} - NOT_REPLAYED
+    runs = re.compile(r"^(ws|history|prompt_post|api_job)_|_other_client$")
+
+    assert {name for name in names if {name, runs.sub("", name)}.isdisjoint(quoted)} == set()

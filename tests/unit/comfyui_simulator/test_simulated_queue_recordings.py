@@ -1,0 +1,213 @@
+"""Replays what was recorded of a busy server: queues, cancelling, duplicates, reconnecting."""
+
+import time
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from local.comfyui.simulator import running_simulator
+from tests.unit.comfyui_simulator.recorded_nodes import RECORDED_NODES
+from tests.unit.comfyui_simulator.recordings import (
+    assert_same_answer,
+    comparable,
+    comparable_history,
+    needs_recordings,
+    recording,
+)
+from tests.unit.comfyui_simulator.simulator_client import SimulatorClient, node, picture_graph
+
+pytestmark = needs_recordings
+
+
+@pytest.fixture
+def client(tmp_path: Path) -> Iterator[SimulatorClient]:
+    with running_simulator(tmp_path, custom_nodes=RECORDED_NODES) as server:
+        yield SimulatorClient(server.url)
+
+
+def count_to(client: SimulatorClient, number: int) -> None:
+    """Let the next prompt have this number, as the recorded one: refused prompts count."""
+    for _ in range(number):
+        client.post("/prompt", {"prompt": {}})
+
+
+def submit_item(client: SimulatorClient, item: list[Any], **body: Any) -> None:
+    """Post what a recorded queue lists, under its id."""
+    _, prompt_id, prompt, extra_data, _ = item
+    extra = {key: extra_data[key] for key in extra_data if key not in ("client_id", "create_time")}
+    client_id = extra_data["client_id"]
+    client.submit(prompt, prompt_id=prompt_id, client_id=client_id, extra_data=extra, **body)
+
+
+def assert_same_get(client: SimulatorClient, name: str) -> None:
+    recorded = recording(name)
+    assert_same_answer(client.get(recorded["request"]["path"]), recorded)
+
+
+def test_a_busy_queue_and_an_interrupted_prompt_are_as_recorded(client: SimulatorClient) -> None:
+    queue = recording("queue_running_and_pending")["body"]
+    (running,) = queue["queue_running"]
+    pending = {item[0]: item for item in queue["queue_pending"]}
+    count_to(client, running[0])
+    with client.events("qclient") as events:
+        events.read()
+        check_busy_queue(client, running, pending)
+        client.post("/interrupt", {"prompt_id": running[1]})
+        messages = events.read_until_done(running[1])
+    client.post("/queue", {"clear": True})
+
+    recorded = recording("ws_queue_ops")
+    end = [message["type"] for message in recorded].index("execution_interrupted") + 3
+    assert comparable(messages[-3:]) == comparable(recorded[end - 3 : end])
+    entry = client.await_history(running[1])
+    (expected,) = recording("history_interrupted").values()
+    assert comparable_history(entry, {}) == comparable_history(expected, {})
+    job = client.get(f"/api/jobs/{running[1]}").json()
+    assert comparable(job) == comparable(recording("api_job_cancelled")["body"])
+
+
+def check_busy_queue(
+    client: SimulatorClient, running: list[Any], pending: dict[float, list[Any]]
+) -> None:
+    submit_item(client, running)
+    client.await_running(running[1])
+    for number in (57, 58, 59, 60):
+        submit_item(client, pending[number])
+    submit_item(client, pending[-61], front=True)
+    submit_item(client, pending[-1000.0], number=-1000)
+
+    assert_same_get(client, "prompt_get_busy")
+    assert_same_get(client, "queue_running_and_pending")
+    assert_same_get(client, "api_job_pending")
+    listed = recording("api_jobs_busy")["body"]["jobs"]
+    waiting = [job for job in listed if job["status"] in ("pending", "in_progress")]
+    jobs = client.get("/api/jobs").json()["jobs"]
+    assert sorted_jobs(jobs) == sorted_jobs(waiting)
+    client.post("/queue", {"delete": [pending[60][1]]})
+
+
+def sorted_jobs(jobs: list[dict[str, Any]]) -> Any:
+    """Bring jobs that were posted within a millisecond into one order."""
+    return sorted((comparable(job) for job in jobs), key=lambda job: str(job["id"]))
+
+
+@pytest.mark.parametrize("name", ["prompt_front", "prompt_number"])
+def test_a_chosen_place_in_the_queue_is_answered_as_recorded(
+    client: SimulatorClient, name: str
+) -> None:
+    recorded = recording(name)
+    count_to(client, 61)
+    answer = client.post("/prompt", recorded["request"]["json"])
+
+    assert answer.json()["number"] == recorded["body"]["number"]
+    assert_same_answer(answer, recorded)
+
+
+def test_an_id_that_is_posted_twice_is_queued_and_kept_as_recorded(
+    client: SimulatorClient,
+) -> None:
+    queue = recording("queue_duplicate_id")["body"]
+    first, second = queue["queue_running"] + queue["queue_pending"]
+    posted = recording("prompt_duplicate_id_second")
+    count_to(client, first[0])
+    submit_item(client, first)
+    client.await_running(first[1])
+    answer = client.post("/prompt", posted["request"]["json"])
+    assert_same_answer(answer, posted)
+    assert answer.json()["number"] == second[0]
+    assert_same_get(client, "queue_duplicate_id")
+
+    deadline = time.monotonic() + 10
+    while client.get("/prompt").json()["exec_info"]["queue_remaining"]:
+        assert time.monotonic() < deadline
+        time.sleep(0.02)
+    expected = recording("history_duplicate_id")["body"][first[1]]
+    entry = client.await_history(first[1])
+    # The recorded server had written more files of this name before.
+    expected["outputs"]["3"]["images"][0]["filename"] = "v_00002_.png"
+    assert comparable_history(entry, {}) == comparable_history(expected, {})
+
+
+def test_one_number_and_id_posted_twice_are_answered_as_recorded(client: SimulatorClient) -> None:
+    recorded = recording("prompt_same_number_same_id")
+    body = recorded["request"]["json"]
+    blocker = {**body["prompt"], "2": node("MLSleep", **sleeping(4.0, 40))}
+    client.await_running(client.submit(blocker))
+    client.post("/prompt", body)
+
+    assert_same_answer(client.post("/prompt", body | {"prompt": blocker}), recorded)
+
+
+def sleeping(seconds: float, steps: int) -> dict[str, Any]:
+    return {"image": ["1", 0], "seconds": seconds, "steps": steps, "seed": 1, "preview": False}
+
+
+def test_failed_jobs_are_listed_as_recorded(client: SimulatorClient) -> None:
+    listed = recording("api_jobs_failed")["body"]["jobs"]
+    count_to(client, 15)
+    for job in reversed(listed):
+        entry = next(iter(recording(history_of(job)).values()))
+        submit_item(client, entry["prompt"])
+        client.await_history(job["id"])
+    answer = client.get("/api/jobs?status=failed").json()
+
+    assert answer["pagination"] == recording("api_jobs_failed")["body"]["pagination"]
+    assert comparable(answer["jobs"]) == comparable(listed)
+
+
+def history_of(job: dict[str, Any]) -> str:
+    names = {15: "exception_1", 16: "oom_1", 17: "oom_stock_1", 18: "partial_1", 19: "partial_2"}
+    return f"history_fail_{names[job['priority']]}"
+
+
+def test_a_client_that_reconnects_is_told_the_rest_as_recorded(client: SimulatorClient) -> None:
+    before, after = recording("ws_reconnect_before"), recording("ws_reconnect_after")
+    graph = picture_graph(color=0, prefix="v") | {"2": node("MLSleep", **sleeping(3.0, 30))}
+    graph["3"] = node("SaveImage", images=["2", 0], filename_prefix="v")
+    with client.events("recon") as events:
+        first = [events.read()]
+        prompt_id = client.submit(graph, client_id="recon")
+        first += [events.read() for _ in range(len(before) - 1)]
+    # The server must have seen the end of the first connection, or it would drop the second.
+    time.sleep(0.05)
+    with client.events("recon") as events:
+        second = events.read_until_done(prompt_id)
+
+    renamed = {
+        prompt_id: "id",
+        before[3]["data"]["prompt_id"]: "id",
+        "v_00013_.png": "v_00001_.png",
+    }
+    assert comparable(first, renamed) == comparable(before, renamed)
+    assert comparable(second[:2], renamed) == comparable(after[:2], renamed)
+    # Between them lies the progress since then, which depends on the moment.
+    assert comparable(second[-10:], renamed) == comparable(after[-10:], renamed)
+
+
+def test_the_other_client_of_any_prompt_sees_what_was_recorded(client: SimulatorClient) -> None:
+    recorded = recording("ws_load_scale_invert_1_other_client")
+    with client.events(recorded[0]["data"]["sid"]) as events:
+        received = [events.read()]
+        client.submit(picture_graph(), client_id="another")
+        received += [events.read() for _ in recorded[1:]]
+
+    assert received == recorded
+
+
+@pytest.mark.parametrize(("name", "subfolder"), [("view_input", ""), ("view_subfolder", "t/j")])
+def test_an_uploaded_picture_is_viewed_as_recorded(
+    client: SimulatorClient, name: str, subfolder: str
+) -> None:
+    recorded = recording(name)
+    content = bytes(int(recorded["headers"]["Content-Length"]))
+    file_name = {"": "a38762.png", "t/j": "b38762.png"}[subfolder]
+    client.upload(file_name, content, subfolder=subfolder)
+    answer = client.get(recorded["request"]["path"])
+
+    assert answer.status_code == recorded["status"]
+    assert answer.content == content
+    for header, value in recorded["headers"].items():
+        if header not in ("Last-Modified", "Etag", "ETag", "Date", "Server"):
+            assert answer.headers[header] == value, header
