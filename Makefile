@@ -41,6 +41,10 @@ test: setup ## Run every test
 bench: setup ## Measure throughput and latency of the system itself
 	@$(BIN)/ml-service bench
 
+.PHONY: clients
+clients: setup ## Run other people's ComfyUI clients against the simulator (needs npm)
+	INDEPENDENT_CLIENTS=1 $(BIN)/python -m pytest -q tests/e2e/test_independent_clients.py
+
 .PHONY: check
 check: setup ## Format, lint, types and the dependency rule
 	$(BIN)/ruff format --check .

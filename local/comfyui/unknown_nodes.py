@@ -42,22 +42,28 @@ _PLAIN_VALUES: Mapping[str, Any] = {"STRING": "", "INT": 1, "FLOAT": 1.0, "BOOLE
 
 @dataclass(frozen=True)
 class StandIn:
-    """What comes out of an unknown node: every kind of medium in one."""
+    """What comes out of an unknown node: the media that came in, or a made up picture."""
 
-    images: Batch
+    made: Image.Image
+    images: Batch = ()
     audio: AudioClip | None = None
+
+    @property
+    def pictures(self) -> Batch:
+        """At least one picture."""
+        return self.images or (self.made,)
 
     def convert(self, kind: object) -> Any:
         """Return it as a value of a ComfyUI type, itself where the type is unknown too."""
         match kind:
             case "IMAGE":
-                return self.images
+                return self.pictures
             case "MASK":
-                return tuple(picture.convert("L") for picture in self.images)
+                return tuple(picture.convert("L") for picture in self.pictures)
             case "AUDIO":
                 return self.audio or silence(1.0, 44100, 2)
             case "VIDEO":
-                return VideoClip(self.images, Fraction(_FRAME_RATE), self.audio)
+                return VideoClip(self.pictures, Fraction(_FRAME_RATE), self.audio)
         return _PLAIN_VALUES.get(str(kind), self)
 
 
@@ -114,7 +120,10 @@ def _stand_in(run: NodeRun, definition: NodeDefinition, inputs: Mapping[str, Any
         found_images, found_audio = _take_media(value)
         images = images or found_images
         audio = audio or found_audio
-    return StandIn(images or (_make_picture(definition.class_type, inputs),), audio)
+    made = _make_picture(definition.class_type, inputs)
+    # Who names a size makes something of this size, as an empty latent picture.
+    is_sized = "width" in inputs and "height" in inputs
+    return StandIn(made, images or ((made,) if is_sized else ()), audio)
 
 
 def _read_file(folders: MediaFolders, kind: MediaKind, name: str) -> object:
@@ -163,23 +172,22 @@ def _save(
     is_temporary = bool(_SHOWS.search(class_type)) or inputs.get("save_output") is False
     prefix = next((inputs[name] for name in _PREFIX_INPUTS if name in inputs), "ComfyUI")
     folder = TEMP if is_temporary else OUTPUT
-    place = run.folders.next_file(folder, str(prefix), run.now, media.images[0].size)
-    given = [_take_media(value) for value in inputs.values()]
+    place = run.folders.next_file(folder, str(prefix), run.now, media.pictures[0].size)
     if _FILMS.search(class_type) or any(name in inputs for name in _RATE_INPUTS):
         rate = _read_rate(inputs)
         name = place.name("mp4")
-        clip = VideoClip(media.images, Fraction(rate).limit_denominator(1001), media.audio)
+        clip = VideoClip(media.pictures, Fraction(rate).limit_denominator(1001), media.audio)
         write_mp4(clip, place.folder / name, run.metadata(), run.check_interrupt)
         form = {"format": "video/h264-mp4", "frame_rate": rate}
         return {"gifs": [place.listed(name, folder) | form]}
-    if media.audio is not None and not any(images for images, _ in given):
+    if media.audio is not None and not media.images:
         name = place.name("mp3")
         write_mp3(media.audio, place.folder / name, run.metadata(), "128k")
         return {"audio": [place.listed(name, folder)]}
-    if not any(images or audio for images, audio in given):
+    if not media.images and not any(isinstance(value, StandIn) for value in inputs.values()):
         return {"text": [value for value in inputs.values() if isinstance(value, str)]}
     listed = []
-    for offset, image in enumerate(media.images):
+    for offset, image in enumerate(media.pictures):
         name = place.name("png", offset)
         write_png(image, place.folder / name, run.metadata(), _COMPRESSION)
         listed.append(place.listed(name, folder))

@@ -60,7 +60,7 @@ def test_a_graph_of_custom_nodes_gives_a_picture_through_a_stock_node(
     (item,) = outputs(lenient, TEXT_TO_IMAGE)["9"]["images"]
 
     assert item["filename"] == "cat_00001_.png"
-    Image.open(io.BytesIO(lenient.download(item))).load()
+    assert Image.open(io.BytesIO(lenient.download(item))).size == (96, 64)
 
 
 def test_without_the_option_the_first_custom_node_is_refused(client: SimulatorClient) -> None:
