@@ -100,11 +100,12 @@ def run_local_mode(
         raise typer.BadParameter("must be dev or prod", param_hint="--stage")
     if speed <= 0:
         raise typer.BadParameter("must be greater than 0", param_hint="--speed")
+    real = dict(_parse_servers(text) for text in comfyui or [])
     options = LocalOptions(
         port=port,
         speed=speed,
         ready_file=ready_file,
-        comfyui=dict(_parse_servers(text) for text in comfyui or []),
+        comfyui=real,
         stage=stage,
         prompt_seconds=prompt_seconds,
         boot_seconds=boot_seconds,
@@ -112,7 +113,7 @@ def run_local_mode(
         seed=seed,
         profile=_choose_profile(profile),
         allow_unknown_nodes=allow_unknown_nodes,
-        faults=_parse_fleet_faults(fault or []),
+        faults=_parse_fleet_faults(fault or [], real),
         log_level=log_level.upper(),
     )
     raise typer.Exit(run_local(options))
@@ -339,8 +340,10 @@ def _parse_durations(texts: list[str], workflows: Path) -> "dict[str, Duration]"
         raise typer.BadParameter(str(error), param_hint="--duration") from error
 
 
-def _parse_fleet_faults(texts: list[str]) -> "dict[str, tuple[Fault, ...]]":
-    """Return the faults of each fleet; one without a fleet's name is for all."""
+def _parse_fleet_faults(
+    texts: list[str], real: dict[str, tuple[str, ...]]
+) -> "dict[str, tuple[Fault, ...]]":
+    """Return the faults of each fleet; one without a fleet's name is for all simulated ones."""
     from local.comfyui.faults import FaultKind
     from local.local_mode import FLEETS
 
@@ -352,6 +355,10 @@ def _parse_fleet_faults(texts: list[str]) -> "dict[str, tuple[Fault, ...]]":
                 f"{fleet!r} is neither a fleet ({', '.join(FLEETS)}) nor a fault "
                 f"({', '.join(FaultKind)})",
                 param_hint="--fault",
+            )
+        if fleet in real:
+            raise typer.BadParameter(
+                f"the servers of {fleet} are real and suffer no faults", param_hint="--fault"
             )
         chosen, described = ([fleet], rest) if separator and fleet in FLEETS else (FLEETS, text)
         for name in chosen:

@@ -192,7 +192,7 @@ async def _choose_servers(
         return SimulatedServers(
             run_folder / "comfyui" / fleet,
             boot_seconds=options.boot_seconds,
-            settings=_choose_settings(fleet, options),
+            settings=choose_settings(fleet, options),
         )
     await asyncio.to_thread(
         aws.clients.autoscaling.update_auto_scaling_group,
@@ -202,7 +202,8 @@ async def _choose_servers(
     return RealServers(addresses)
 
 
-def _choose_settings(fleet: str, options: LocalOptions) -> SimulatorSettings:
+def choose_settings(fleet: str, options: LocalOptions) -> SimulatorSettings:
+    """Give what the simulated servers of a fleet have in common."""
     durations = PromptDurations(
         FixedDuration(options.prompt_seconds),
         options.durations,

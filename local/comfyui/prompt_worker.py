@@ -74,7 +74,8 @@ class PromptWorker:
         except (Exception, WorkerLostError) as error:  # noqa: BLE001
             # The server goes on without its worker, as ComfyUI does: jobs are accepted, never run.
             # Only the kind of error is logged: its text can quote a prompt.
-            _logger.error("comfyui worker died", extra={"error": type(error).__name__})
+            if not self._is_stopping:
+                _logger.error("comfyui worker died", extra={"error": type(error).__name__})
 
     def _execute(self, item: QueuedPrompt) -> None:
         time.sleep(START_DELAY_SECONDS)

@@ -15,11 +15,16 @@ from local.comfyui.prompt_durations import FixedDuration, PromptDurations
 from local.comfyui.run_log import Run
 from local.comfyui.simulated_server import ComfyUiSimulator
 from local.comfyui.simulator_settings import SimulatorSettings
+from ml_service.domain.errors import MlServiceError
 
 # What a supervisor sees of a process that was killed.
 _LOST_STATUS = 137
 
 _Result = TypeVar("_Result")
+
+
+class SimulatorError(MlServiceError):
+    """When a simulated server cannot start."""
 
 
 class RunningSimulator:
@@ -126,8 +131,14 @@ def running_simulator(
 
 
 def serve(host: str, port: int, directory: Path, settings: SimulatorSettings) -> int:
-    """Run one server until SIGINT or SIGTERM; return the exit status, that of a lost server too."""
-    return asyncio.run(_serve(host, port, ComfyUiSimulator(directory, settings)))
+    """Run one server until SIGINT or SIGTERM; return the exit status, that of a lost server too.
+
+    Raises SimulatorError where the address cannot be used.
+    """
+    try:
+        return asyncio.run(_serve(host, port, ComfyUiSimulator(directory, settings)))
+    except OSError as error:
+        raise SimulatorError(f"cannot listen on {host}:{port}: {error.strerror}") from error
 
 
 async def _serve(host: str, port: int, simulator: ComfyUiSimulator) -> int:

@@ -10,9 +10,11 @@ import pytest
 import requests
 from typer.testing import CliRunner
 
+from local import local_mode
 from local.cli import app
 from local.comfyui.faults import Fault, FaultBoard, FaultError, FaultKind, Occasion, parse_fault
 from local.comfyui.simulator import RunningSimulator, running_simulator
+from local.local_mode import LocalOptions, choose_settings
 from tests.unit.comfyui_simulator.simulator_client import SimulatorClient, picture_graph
 
 FAULTS = "/_simulator/faults"
@@ -409,6 +411,10 @@ def test_a_cached_run_is_told_from_a_second_one_that_computed(
     [
         (["comfyui", "--fault", "nonsense"], "kind must be exception"),
         (["local", "--fault", "lip-sync:nonsense"], "kind must be exception"),
+        (
+            ["local", "--comfyui", "pulid=h:1", "--fault", "pulid:oom"],
+            "the servers of pulid are real",
+        ),
         (["local", "--fault", "nowhere:hang"], "neither a fleet (lip-sync, pulid, makeup) nor"),
     ],
 )
@@ -417,6 +423,37 @@ def test_the_command_line_refuses_an_unknown_fault(arguments: list[str], reason:
 
     assert done.exit_code == 2
     assert reason in done.stderr
+
+
+def test_local_mode_gives_each_fleet_its_own_faults(monkeypatch: pytest.MonkeyPatch) -> None:
+    asked: list[LocalOptions] = []
+
+    def run_local(options: LocalOptions) -> int:
+        asked.append(options)
+        return 0
+
+    monkeypatch.setattr(local_mode, "run_local", run_local)
+    arguments = ["--fault", "lip-sync:hang:seconds=3", "--fault", "oom:times=2"]
+    done = CliRunner().invoke(app, ["local", *arguments, "--profile", "0.38", "--seed", "4"])
+
+    assert done.exit_code == 0, done.output
+    (options,) = asked
+    settings = {fleet: choose_settings(fleet, options) for fleet in ("lip-sync", "pulid")}
+    kinds = {fleet: [fault["kind"] for fault in it.faults.list()] for fleet, it in settings.items()}
+    assert kinds == {"lip-sync": ["hang", "oom"], "pulid": ["oom"]}
+    assert settings["pulid"].profile.name == "0.38"
+    assert settings["pulid"].durations.seed == 4
+
+
+def test_a_taken_port_is_one_line(server: RunningSimulator, tmp_path: Path) -> None:
+    command = [sys.executable, "-m", "local.cli", "comfyui", "--port", str(server.port)]
+    done = subprocess.run(
+        [*command, "--directory", str(tmp_path)], capture_output=True, text=True, check=False
+    )
+
+    assert done.returncode == 1
+    assert done.stderr.startswith(f"ml-service: cannot listen on 127.0.0.1:{server.port}: ")
+    assert done.stderr.count("\n") == 1
 
 
 def test_a_server_alone_ends_with_an_error_status_when_it_is_lost(tmp_path: Path) -> None:
