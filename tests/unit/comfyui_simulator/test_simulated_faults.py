@@ -93,6 +93,12 @@ def test_every_kind_can_be_switched_on_by_its_name_alone(kind: str) -> None:
     assert FaultBoard.of([fault]).take(fault.on) == fault
 
 
+def test_readme_describes_every_kind() -> None:
+    readme = (Path(__file__).parents[3] / "README.md").read_text()
+
+    assert [kind for kind in FaultKind if f"`{kind}`" not in readme] == []
+
+
 def test_a_seeded_fault_strikes_the_same_occasions_again() -> None:
     fault = Fault(kind=FaultKind.OOM, probability=0.3, seed=5)
     boards = FaultBoard.of([fault]), FaultBoard.of([fault])
