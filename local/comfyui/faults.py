@@ -1,9 +1,10 @@
 """Faults that can be switched on: what there is, when one strikes, how often, and for how long."""
 
+import itertools
 import random
 import threading
 from collections.abc import Iterable, Mapping
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 from enum import StrEnum
 from typing import Any, Self
 
@@ -12,6 +13,8 @@ from pydantic import BaseModel, ConfigDict, Field, ValidationError, model_valida
 from ml_service.domain.errors import MlServiceError
 
 DEFAULT_SECONDS = 5.0
+
+_IDS = itertools.count(1)
 
 
 class FaultError(MlServiceError):
@@ -185,13 +188,16 @@ class _Switched:
         return {"id": self.fault_id, **self.fault.model_dump(), "strikes": self.strikes}
 
 
-@dataclass
 class FaultBoard:
-    """The faults of one server, or of several that share them. Every call is thread-safe."""
+    """The faults of one server and, behind them, those that it shares with others.
 
-    _switched: dict[str, _Switched] = field(default_factory=dict)
-    _lock: threading.Lock = field(default_factory=threading.Lock)
-    _count: int = 0
+    Every call is thread-safe.
+    """
+
+    def __init__(self, shared: "FaultBoard | None" = None) -> None:
+        self._shared = shared
+        self._switched: dict[str, _Switched] = {}
+        self._lock = threading.Lock()
 
     @classmethod
     def of(cls, faults: Iterable[Fault]) -> "FaultBoard":
@@ -202,10 +208,9 @@ class FaultBoard:
         return board
 
     def add(self, fault: Fault) -> dict[str, Any]:
-        """Switch a fault on and return it with its id."""
+        """Switch a fault on for those who have this board, and return it with its id."""
         with self._lock:
-            self._count += 1
-            switched = _Switched(str(self._count), fault, random.Random(fault.seed))
+            switched = _Switched(str(next(_IDS)), fault, random.Random(fault.seed))
             self._switched[switched.fault_id] = switched
             return switched.describe()
 
@@ -219,19 +224,23 @@ class FaultBoard:
                 if switched.dice.random() < fault.probability:
                     switched.strikes += 1
                     return fault
-        return None
+        return None if self._shared is None else self._shared.take(occasion)
 
     def list(self) -> list[dict[str, Any]]:
         """Return all faults, also those that have struck as often as they should."""
         with self._lock:
-            return [switched.describe() for switched in self._switched.values()]
+            own = [switched.describe() for switched in self._switched.values()]
+        return own if self._shared is None else own + self._shared.list()
 
     def remove(self, fault_id: str) -> bool:
         """Switch one fault off; tell whether it was there."""
         with self._lock:
-            return self._switched.pop(fault_id, None) is not None
+            was_here = self._switched.pop(fault_id, None) is not None
+        return was_here or (self._shared is not None and self._shared.remove(fault_id))
 
     def clear(self) -> None:
-        """Switch every fault off. What has struck already is not undone."""
+        """Switch every fault off, the shared ones too. What has struck already is not undone."""
         with self._lock:
             self._switched.clear()
+        if self._shared is not None:
+            self._shared.clear()

@@ -11,6 +11,7 @@ from pathlib import Path
 from aiohttp import web
 
 from local.comfyui.fault_injection import FaultInjector, reset_transport
+from local.comfyui.faults import FaultBoard
 from local.comfyui.media_folders import MediaFolders
 from local.comfyui.node_cache import NodeCache
 from local.comfyui.node_catalog import NodeCatalog
@@ -41,7 +42,7 @@ class ComfyUiSimulator:
     """
 
     def __init__(self, directory: Path, settings: SimulatorSettings) -> None:
-        self.faults = settings.faults
+        self.faults = FaultBoard(shared=settings.faults)
         self.runs = RunLog()
         self._settings = settings
         self._folders = MediaFolders(directory)

@@ -20,7 +20,8 @@ def _one_second() -> PromptDurations:
 class SimulatorSettings:
     """The version, the time that prompts take, the faults, and limits.
 
-    Servers that share the settings share the faults' counts and the durations' dice.
+    Servers that share the settings share these faults' counts and the durations' dice; each can
+    have faults of its own besides.
     """
 
     profile: Profile = PROFILE_0_12

@@ -116,11 +116,25 @@ def test_a_fault_strikes_as_often_as_it_was_asked_to() -> None:
     assert [fault["strikes"] for fault in board.list()] == [2, 1]
 
 
+def test_a_shared_fault_strikes_once_for_all_and_an_own_one_first() -> None:
+    shared = FaultBoard.of([parse_fault("oom")])
+    one, other = FaultBoard(shared), FaultBoard(shared)
+    one.add(parse_fault("hang"))
+    kinds = [board.take(Occasion.PROMPT) for board in (one, other, one, other)]
+
+    assert [fault and fault.kind for fault in kinds] == ["hang", "oom", None, None]
+    assert [fault["kind"] for fault in one.list()] == ["hang", "oom"]
+    assert [fault["kind"] for fault in other.list()] == ["oom"]
+    one.clear()
+    assert other.list() == []
+
+
 def test_faults_are_switched_by_the_admin_endpoint(client: SimulatorClient) -> None:
     first = client.post(FAULTS, {"kind": "oom", "times": 3})
     second = client.post(FAULTS, {"kind": "hang"})
 
-    assert (first.status_code, first.json()["id"], first.json()["times"]) == (201, "1", 3)
+    assert (first.status_code, first.json()["times"]) == (201, 3)
+    assert first.json()["id"] != second.json()["id"]
     assert client.request("DELETE", f"{FAULTS}/{second.json()['id']}").status_code == 204
     assert [fault["kind"] for fault in client.get(FAULTS).json()["faults"]] == ["oom"]
     assert client.request("DELETE", FAULTS).status_code == 204
@@ -146,7 +160,7 @@ def test_the_admin_endpoint_says_what_is_wrong(
 
 
 def test_an_unknown_fault_cannot_be_removed(client: SimulatorClient) -> None:
-    assert client.request("DELETE", f"{FAULTS}/9").status_code == 404
+    assert client.request("DELETE", f"{FAULTS}/unknown").status_code == 404
 
 
 @pytest.mark.parametrize(

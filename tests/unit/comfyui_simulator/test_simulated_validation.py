@@ -4,8 +4,10 @@ from typing import Any
 import pytest
 
 from local.comfyui.media_folders import MediaFolders
-from local.comfyui.node_catalog import NodeCatalog
+from local.comfyui.node_catalog import CustomNode, NodeCatalog
 from local.comfyui.node_definitions import NODE_DEFINITIONS
+from local.comfyui.node_run import NodeResult
+from local.comfyui.node_types import Input, NodeDefinition, NodeForm
 from local.comfyui.nodes import NODE_IMPLEMENTATIONS
 from local.comfyui.validation import PromptValidator, ValidatedPrompt
 from tests.unit.comfyui_simulator.simulator_client import Graph, node, picture_graph
@@ -135,3 +137,19 @@ def test_a_wrapped_value_is_unwrapped() -> None:
 
     assert validate(graph) == ValidatedPrompt(["2"])
     assert graph["1"]["inputs"]["width"] == 32
+
+
+def test_a_long_list_of_values_is_left_out_of_the_error() -> None:
+    names = tuple(f"model-{number}.safetensors" for number in range(21))
+    taker = NodeDefinition(
+        "TakeOne", NodeForm.CLASSIC, "m", "c", inputs=(Input("name", names),), is_output=True
+    )
+    custom = CustomNode(taker, lambda _run, **_inputs: NodeResult())
+    catalog = NodeCatalog(MediaFolders(Path("nowhere")), [custom])
+    validator = PromptValidator(catalog, lambda _kind: [], lambda _name: False)
+    result = validator.validate({"1": node("TakeOne", name="absent.safetensors")})
+
+    (error,) = result.node_errors["1"]["errors"]
+    assert error["type"] == "value_not_in_list"
+    assert error["details"] == "name: 'absent.safetensors' not in (list of length 21)"
+    assert error["extra_info"]["input_config"] is None
