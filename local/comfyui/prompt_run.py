@@ -1,13 +1,12 @@
-"""One execution of one prompt: runs its nodes in order and tells the websockets about it."""
+"""One execution of one prompt: runs its nodes in order."""
 
 import threading
 import time
 import traceback
-from collections.abc import Mapping
 from dataclasses import dataclass
 from datetime import UTC, datetime
 from functools import partial
-from typing import Any, Protocol
+from typing import Any
 
 from PIL import Image
 
@@ -22,6 +21,7 @@ from local.comfyui.node_run import NodeResult, NodeRun, OutOfMemoryError, Prompt
 from local.comfyui.profiles import Profile
 from local.comfyui.prompt_durations import PromptDurations
 from local.comfyui.prompt_queue import QueuedPrompt
+from local.comfyui.prompt_report import EventSender, PromptReport
 from local.comfyui.unknown_nodes import StandIn
 
 # A node that waits for its share of the prompt's time reports progress at most so often.
@@ -42,18 +42,6 @@ _OUT_OF_MEMORY_ADVICE = (
 
 # What strikes a node in the middle of its work and not at its beginning.
 _LATE_FAULTS = (FaultKind.EXCEPTION, FaultKind.OOM, FaultKind.EXIT, FaultKind.RESTART)
-
-
-class EventSender(Protocol):
-    """Sends events to websockets, from any thread."""
-
-    def send(self, event: str, data: Mapping[str, Any], client_id: str | None = None) -> None:
-        """Send to one client, or to all without a client id."""
-
-    def send_preview(
-        self, image: Image.Image, metadata: Mapping[str, Any], client_id: str | None = None
-    ) -> None:
-        """Send a picture of work in progress, to one client or to all."""
 
 
 @dataclass(frozen=True)
@@ -83,24 +71,23 @@ class PromptRun:
         self._item = item
         self._workshop = workshop
         self._signatures = sign_nodes(item.prompt, item.outputs, workshop.catalog, workshop.folders)
-        self._messages: list[list[Any]] = []
+        self._report = PromptReport(item, workshop.events)
         self._outputs: dict[str, Any] = {}
-        self._progress: dict[str, dict[str, Any]] = {}
         self._executed: list[str] = []
 
     def execute(self) -> dict[str, Any]:
         """Run the prompt to its end; return outputs, status and meta for the history."""
         self._workshop.cache.keep_only(set(self._signatures.values()))
-        self._report("execution_start", {})
+        self._report.add("execution_start", {})
         cached = [node_id for node_id in self._item.prompt if self._is_cached(node_id)]
-        self._report("execution_cached", {"nodes": cached})
+        self._report.add("execution_cached", {"nodes": cached})
         is_success = self._run_nodes()
         return {
             "outputs": self._outputs,
             "status": {
                 "status_str": "success" if is_success else "error",
                 "completed": is_success,
-                "messages": self._messages,
+                "messages": self._report.messages,
             },
             "meta": {node_id: _describe_output(node_id) for node_id in self._outputs},
         }
@@ -113,7 +100,7 @@ class PromptRun:
     @property
     def end(self) -> str:
         """How the run ended: success, error or interrupted."""
-        return str(self._messages[-1][0]).removeprefix("execution_")
+        return self._report.end
 
     def _run_nodes(self) -> bool:
         order = ExecutionOrder(self._item.outputs, self._linked_nodes, self._is_cached)
@@ -130,31 +117,29 @@ class PromptRun:
                 else:
                     self._run_node(node_id, due=started + share)
             except PromptInterruptedError:
-                self._report("execution_interrupted", self._position(node_id), is_for_all=True)
+                self._report.add("execution_interrupted", self._position(node_id), is_for_all=True)
                 return False
             except Exception as error:  # noqa: BLE001
                 # Whatever a node raises is the job's error and never the server's.
-                self._report("execution_error", self._describe_error(node_id, error))
+                self._report.add("execution_error", self._describe_error(node_id, error))
                 return False
             order.mark_done(node_id)
-        self._report("execution_success", {})
+        self._report.add("execution_success", {})
         return True
 
     def _use_cached(self, node_id: str) -> None:
         result = self._cached(node_id)
-        self._send_executed(node_id, result.shown)
+        self._report.show_output(node_id, result.shown)
         is_listed = (
             self._item.client_id is not None
             or self._workshop.profile.lists_cached_outputs_without_client
         )
         if is_listed and result.shown is not None:
             self._outputs[node_id] = result.shown
-        self._set_progress(node_id, "finished", 1, 1)
+        self._report.end_node(node_id)
 
     def _run_node(self, node_id: str, due: float) -> None:
-        self._set_progress(node_id, "running", 0.0, 1.0)
-        if self._item.client_id is not None:
-            self._send("executing", {"node": node_id, "display_node": node_id})
+        self._report.begin_node(node_id)
         self._suffer(node_id, due)
         node = self._item.prompt[node_id]
         run_node = self._workshop.catalog.implement(node)
@@ -164,9 +149,8 @@ class PromptRun:
         self._executed.append(node_id)
         if result.shown is not None:
             self._outputs[node_id] = result.shown
-            self._send_executed(node_id, result.shown)
-        highest = self._progress[node_id]["max"]
-        self._set_progress(node_id, "finished", highest, highest)
+            self._report.show_output(node_id, result.shown)
+        self._report.end_node(node_id)
 
     def _suffer(self, node_id: str, due: float) -> None:
         """Let the first node meet the prompt's fault, at its beginning or after its time."""
@@ -191,17 +175,13 @@ class PromptRun:
             preview = Image.new("RGB", _PREVIEW_SIZE)
         for step in range(1, steps + 1):
             self._workshop.interrupt.wait(remaining / steps)
-            self._report_progress(node_id, step, steps, preview)
+            self._step(node_id, step, steps, preview)
 
-    def _report_progress(
+    def _step(
         self, node_id: str, value: float, highest: float, preview: Image.Image | None = None
     ) -> None:
         self._check_interrupt()
-        self._set_progress(node_id, "running", value, highest)
-        if preview is not None:
-            metadata = _describe_node(node_id) | {"prompt_id": self._item.prompt_id}
-            self._workshop.events.send_preview(preview, metadata, self._item.client_id)
-        self._send("progress", {"value": value, "max": highest, "node": node_id})
+        self._report.step_node(node_id, value, highest, preview)
 
     def _check_interrupt(self) -> None:
         if self._workshop.interrupt.is_set():
@@ -214,7 +194,7 @@ class PromptRun:
             prompt=self._item.prompt,
             extra_png_info=self._item.extra_data.get("extra_pnginfo") or {},
             check_interrupt=self._check_interrupt,
-            report_progress=partial(self._report_progress, node_id),
+            report_progress=partial(self._step, node_id),
         )
 
     def _inputs(self, node_id: str) -> dict[str, Any]:
@@ -247,36 +227,6 @@ class PromptRun:
             raise RuntimeError(f"node {node_id} has not run")
         return result
 
-    def _set_progress(self, node_id: str, state: str, value: float, highest: float) -> None:
-        self._progress[node_id] = {
-            "value": value,
-            "max": highest,
-            "state": state,
-            "prompt_id": self._item.prompt_id,
-            **_describe_node(node_id),
-        }
-        self._send("progress_state", {"nodes": dict(self._progress)})
-
-    def _send_executed(self, node_id: str, shown: dict[str, list[Any]] | None) -> None:
-        if self._item.client_id is not None:
-            self._send("executed", {"node": node_id, "display_node": node_id, "output": shown})
-
-    def _send(self, event: str, data: Mapping[str, Any]) -> None:
-        """Send to the job's client; without one to everybody, as ComfyUI does with progress."""
-        data = {**data, "prompt_id": self._item.prompt_id}
-        self._workshop.events.send(event, data, self._item.client_id)
-
-    def _report(self, event: str, data: Mapping[str, Any], *, is_for_all: bool = False) -> None:
-        """Add a message to the job's history and send it."""
-        message = {
-            **data,
-            "prompt_id": self._item.prompt_id,
-            "timestamp": int(time.time() * 1000),
-        }
-        self._messages.append([event, message])
-        if self._item.client_id is not None or is_for_all:
-            self._workshop.events.send(event, message, self._item.client_id)
-
     def _position(self, node_id: str) -> dict[str, Any]:
         return {
             "node_id": node_id,
@@ -295,15 +245,6 @@ class PromptRun:
             },
             "current_outputs": [key for key in self._item.prompt if key in self._signatures],
         }
-
-
-def _describe_node(node_id: str) -> dict[str, Any]:
-    return {
-        "node_id": node_id,
-        "display_node_id": node_id,
-        "parent_node_id": None,
-        "real_node_id": node_id,
-    }
 
 
 def _describe_output(node_id: str) -> dict[str, Any]:
