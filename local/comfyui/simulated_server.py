@@ -50,6 +50,9 @@ class ComfyUiSimulator:
         self._running: _Running | None = None
         self._absence: asyncio.Task[None] | None = None
         self._has_left = asyncio.Event()
+        self._is_recalled = asyncio.Event()
+        # One leaving or coming back at a time.
+        self._changing = asyncio.Lock()
 
     async def start(self, host: str, port: int = DEFAULT_PORT) -> None:
         """Listen and work. Port 0 takes a free one. Raises OSError where the address is taken."""
@@ -114,30 +117,41 @@ class ComfyUiSimulator:
 
     async def stop(self) -> None:
         """Interrupt the running prompt, close every connection and forget all prompts."""
+        self._is_recalled.set()
         if self._absence is not None:
-            self._absence.cancel()
-            await asyncio.gather(self._absence, return_exceptions=True)
-            self._absence = None
-        if self._running is not None:
-            running, self._running = self._running, None
-            await running.hub.close()
-            await running.end()
+            await self._absence
+        async with self._changing:
+            if self._running is not None:
+                running, self._running = self._running, None
+                await running.hub.close()
+                await running.end()
 
     async def leave(self) -> None:
         """Be gone as a killed process is: connections are reset and new ones refused."""
-        if self._running is None:
-            return
-        running, self._running = self._running, None
-        for site in list(running.runner.sites):
-            await site.stop()
-        server = running.runner.server
-        for connection in [] if server is None else server.connections:
-            reset_transport(connection.transport)
-        await running.end()
+        async with self._changing:
+            if self._running is None:
+                return
+            running, self._running = self._running, None
+            for site in list(running.runner.sites):
+                await site.stop()
+            server = running.runner.server
+            for connection in [] if server is None else server.connections:
+                reset_transport(connection.transport)
+            await running.end()
 
     async def come_back(self) -> None:
-        """Start again under the old address. Raises OSError where somebody else has taken it."""
-        await self.start(*self.address)
+        """Start again under the old address, unless it is back already.
+
+        An absence of so many seconds ends with it. Raises OSError where somebody else has taken
+        the address.
+        """
+        self._is_recalled.set()
+        await self._start_again()
+
+    async def _start_again(self) -> None:
+        async with self._changing:
+            if self._running is None:
+                await self.start(*self.address)
 
     async def wait_until_gone(self) -> None:
         """Wait until the server has left without a time for coming back."""
@@ -162,19 +176,23 @@ class ComfyUiSimulator:
         return leave
 
     def _begin_absence(self, seconds: float | None) -> None:
-        if self._absence is None or self._absence.done():
+        is_leaving = self._absence is not None and not self._absence.done()
+        if self._running is not None and not is_leaving:
+            self._is_recalled.clear()
             self._absence = asyncio.get_running_loop().create_task(self._be_absent(seconds))
 
     async def _be_absent(self, seconds: float | None) -> None:
         await self.leave()
         if seconds is None:
             self._has_left.set()
-        else:
-            await asyncio.sleep(seconds)
-            try:
-                await self.come_back()
-            except OSError:
-                _logger.exception("comfyui cannot come back")
+            return
+        with contextlib.suppress(TimeoutError):
+            await asyncio.wait_for(self._is_recalled.wait(), seconds)
+            return
+        try:
+            await self._start_again()
+        except OSError:
+            _logger.exception("comfyui cannot come back")
 
 
 @dataclass(frozen=True)

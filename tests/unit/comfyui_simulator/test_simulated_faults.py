@@ -291,6 +291,24 @@ def test_an_exit_with_seconds_comes_back_by_itself(
     assert client.get("/prompt").json() == {"exec_info": {"queue_remaining": 0}}
 
 
+def test_a_server_that_is_away_for_a_while_can_be_brought_back_and_stopped_before(
+    tmp_path: Path,
+) -> None:
+    started = time.monotonic()
+    with running_simulator(tmp_path) as server:
+        for _ in range(2):
+            server.add_fault("exit", seconds=30, on="request")
+            with pytest.raises(requests.ConnectionError):
+                requests.get(f"{server.url}/prompt", timeout=5)
+            await_state(server, is_running=False)
+            server.come_back()
+            server.come_back()
+            assert requests.get(f"{server.url}/prompt", timeout=5).status_code == 200
+        server.restart()
+
+    assert time.monotonic() - started < 10
+
+
 def test_a_restart_after_a_post_loses_the_prompt(
     server: RunningSimulator, client: SimulatorClient
 ) -> None:
