@@ -11,7 +11,7 @@ from local.comfyui.audio_clips import (
     write_flac,
     write_mp3,
 )
-from local.comfyui.media_folders import OUTPUT
+from local.comfyui.media_folders import OUTPUT, TEMP
 from local.comfyui.node_run import NodeImplementation, NodeResult, NodeRun
 
 _HIGHEST = 32767
@@ -75,6 +75,22 @@ def merge_audio(
     return NodeResult((AudioClip(samples.tobytes(), first.sample_rate, first.channels),))
 
 
+def adjust_volume(_run: NodeRun, *, audio: AudioClip, volume: int) -> NodeResult:
+    """AudioAdjustVolume: louder or quieter by so many decibels."""
+    gain = 10 ** (volume / 20)
+    louder = (max(_LOWEST, min(_HIGHEST, round(value * gain))) for value in audio.values())
+    samples = array("h", louder).tobytes()
+    return NodeResult((AudioClip(samples, audio.sample_rate, audio.channels),))
+
+
+def preview_audio(run: NodeRun, *, audio: AudioClip) -> NodeResult:
+    """PreviewAudio: a flac file in the temp folder under a random prefix."""
+    place = run.folders.next_file(TEMP, run.temp_prefix(), run.now)
+    name = place.name("flac")
+    write_flac(audio, place.folder / name, run.metadata())
+    return _shown(place.listed(name, TEMP))
+
+
 def save_audio(run: NodeRun, *, audio: AudioClip, filename_prefix: str) -> NodeResult:
     """SaveAudio: a flac file in the output folder."""
     place = run.folders.next_file(OUTPUT, filename_prefix, run.now)
@@ -110,6 +126,8 @@ IMPLEMENTATIONS: dict[str, NodeImplementation] = {
     "TrimAudioDuration": trim_audio,
     "AudioConcat": concatenate_audio,
     "AudioMerge": merge_audio,
+    "AudioAdjustVolume": adjust_volume,
+    "PreviewAudio": preview_audio,
     "SaveAudio": save_audio,
     "SaveAudioMP3": save_audio_mp3,
 }

@@ -16,6 +16,13 @@ BYTES_PER_VALUE = 4
 _SAVED_COMPRESSION = 4
 _PREVIEW_COMPRESSION = 1
 
+# Pillow turns the other way round.
+_QUARTER_TURNS = {
+    "90 degrees": Image.Transpose.ROTATE_270,
+    "180 degrees": Image.Transpose.ROTATE_180,
+    "270 degrees": Image.Transpose.ROTATE_90,
+}
+
 _STITCH_COLORS = {
     "white": (255, 255, 255),
     "black": (0, 0, 0),
@@ -116,6 +123,36 @@ def flip_image(_run: NodeRun, *, image: Batch, flip_method: str) -> NodeResult:
     """ImageFlip: upside down, or mirrored."""
     turn = ImageOps.flip if flip_method.startswith("x") else ImageOps.mirror
     return _images(tuple(turn(picture) for picture in image))
+
+
+def rotate_image(_run: NodeRun, *, image: Batch, rotation: str) -> NodeResult:
+    """ImageRotate: by quarter turns, clockwise."""
+    turn = _QUARTER_TURNS.get(rotation)
+    if turn is None:
+        return _images(image)
+    return _images(tuple(picture.transpose(turn) for picture in image))
+
+
+def resize_and_pad_image(
+    _run: NodeRun,
+    *,
+    image: Batch,
+    target_width: int,
+    target_height: int,
+    padding_color: str,
+    interpolation: str,
+) -> NodeResult:
+    """ResizeAndPadImage: as large as the frame allows, in its middle."""
+    width, height = image[0].size
+    scale = min(target_width / width, target_height / height)
+    size = (max(1, int(width * scale)), max(1, int(height * scale)))
+    corner = ((target_width - size[0]) // 2, (target_height - size[1]) // 2)
+    padded = []
+    for picture in resize_batch(image, size, interpolation):
+        frame = Image.new("RGB", (target_width, target_height), padding_color)
+        frame.paste(picture.convert("RGB"), corner)
+        padded.append(frame)
+    return _images(tuple(padded))
 
 
 def stitch_images(
@@ -308,6 +345,8 @@ IMPLEMENTATIONS: dict[str, NodeImplementation] = {
     "ImageBlur": blur_image,
     "ImageCrop": crop_image,
     "ImageFlip": flip_image,
+    "ImageRotate": rotate_image,
+    "ResizeAndPadImage": resize_and_pad_image,
     "ImageStitch": stitch_images,
     "ImageCompositeMasked": composite_images,
     "GetImageSize": get_image_size,

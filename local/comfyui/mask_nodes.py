@@ -34,6 +34,20 @@ def invert_mask(_run: NodeRun, *, mask: Batch) -> NodeResult:
     return _masks(tuple(ImageOps.invert(picture) for picture in mask))
 
 
+def crop_mask(_run: NodeRun, *, mask: Batch, x: int, y: int, width: int, height: int) -> NodeResult:
+    """CropMask: a part, cut short where the mask ends."""
+    full_width, full_height = mask[0].size
+    left, top = min(x, full_width - 1), min(y, full_height - 1)
+    box = (left, top, min(left + width, full_width), min(top + height, full_height))
+    return _masks(tuple(picture.crop(box) for picture in mask))
+
+
+def threshold_mask(_run: NodeRun, *, mask: Batch, value: float) -> NodeResult:
+    """ThresholdMask: white above the value, black elsewhere."""
+    table = [255 if level / 255 > value else 0 for level in range(256)]
+    return _masks(tuple(picture.point(table) for picture in mask))
+
+
 def convert_color_to_mask(_run: NodeRun, *, image: Batch, color: int) -> NodeResult:
     """ImageColorToMask: white where the picture has exactly this colour."""
     return _masks(tuple(_find_color(picture, color) for picture in image))
@@ -57,5 +71,7 @@ IMPLEMENTATIONS: dict[str, NodeImplementation] = {
     "MaskToImage": convert_mask_to_image,
     "ImageToMask": convert_image_to_mask,
     "InvertMask": invert_mask,
+    "CropMask": crop_mask,
+    "ThresholdMask": threshold_mask,
     "ImageColorToMask": convert_color_to_mask,
 }

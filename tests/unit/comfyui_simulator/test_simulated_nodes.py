@@ -466,3 +466,48 @@ def test_text_nodes(nodes: Nodes) -> None:
     assert nodes.result("PreviewAny", source="hello").shown == {"text": ["hello"]}
     assert nodes.result("PreviewAny", source=7).shown == {"text": ["7"]}
     assert nodes.result("PreviewAny", source={"a": 1}).shown == {"text": ['{"a": 1}']}
+
+
+def test_rotate_image_turns_clockwise(nodes: Nodes) -> None:
+    upright = nodes.image("ImageRotate", image=two_colors(), rotation="90 degrees")
+    assert upright.size == (4, 8)
+    assert (upright.getpixel((0, 0)), upright.getpixel((0, 7))) == (RED, BLUE)
+
+    mirrored = nodes.image("ImageRotate", image=two_colors(), rotation="180 degrees")
+    assert mirrored.getpixel((0, 0)) == BLUE
+    assert nodes.image("ImageRotate", image=two_colors(), rotation="none").size == (8, 4)
+
+
+def test_resize_and_pad_image_fills_the_frame(nodes: Nodes) -> None:
+    framed = nodes.image(
+        "ResizeAndPadImage",
+        image=picture(RED),
+        target_width=16,
+        target_height=16,
+        padding_color="black",
+        interpolation="area",
+    )
+
+    assert framed.size == (16, 16)
+    assert [framed.getpixel((8, y)) for y in (3, 4, 11, 12)] == [BLACK, RED, RED, BLACK]
+
+
+def test_masks_are_cropped_and_cut_at_a_threshold(nodes: Nodes) -> None:
+    assert nodes.image("CropMask", mask=mask(9), x=6, y=1, width=9, height=2).size == (2, 2)
+    for value, expected in ((127, 0), (128, 255)):
+        assert (
+            nodes.image("ThresholdMask", mask=mask(value), value=0.5).getpixel((0, 0)) == expected
+        )
+
+
+def test_volume_is_in_decibels(nodes: Nodes) -> None:
+    (louder,) = nodes.values("AudioAdjustVolume", audio=tone([100, -20000]), volume=20)
+
+    assert list(louder.values()) == [1000, -32768]
+
+
+def test_preview_audio_is_temporary(nodes: Nodes) -> None:
+    path = nodes.saved("PreviewAudio", "audio", audio=silence(0.5, 8000, 1))
+
+    assert path.parent.name == "temp"
+    assert read_audio(path).sample_rate == 8000
