@@ -95,7 +95,7 @@ def test_a_prompt_runs_for_the_seconds_drawn(tmp_path: Path) -> None:
         started = time.monotonic()
         client.run(picture_graph(color=2))
 
-        assert 0.5 <= time.monotonic() - started < 1.5
+        assert 0.5 <= time.monotonic() - started < 5
 
 
 @pytest.mark.parametrize(

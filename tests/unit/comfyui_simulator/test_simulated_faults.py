@@ -181,11 +181,11 @@ def test_a_node_fails_and_the_server_lives(
     assert [(run.end, run.nodes) for run in server.runs] == [("error", 0), ("success", 2)]
 
 
-def test_a_black_hole_fails_every_prompt_within_a_second(tmp_path: Path) -> None:
+def test_a_black_hole_fails_every_prompt_long_before_its_time(tmp_path: Path) -> None:
     with running_simulator(tmp_path, prompt_seconds=30, faults=[parse_fault("black-hole")]) as it:
         client = SimulatorClient(it.url)
         for color in range(3):
-            with seconds_taken(0, 1):
+            with seconds_taken(0, 5):
                 assert client.run(picture_graph(color))["status"]["status_str"] == "error"
 
 
@@ -218,7 +218,7 @@ def test_a_hung_prompt_is_deaf_to_interrupts_until_the_server_restarts(
 def test_a_hang_may_end(server: RunningSimulator, client: SimulatorClient) -> None:
     server.add_fault("hang", seconds=0.5)
 
-    with seconds_taken(0.5, 2):
+    with seconds_taken(0.5, 5):
         assert client.run(picture_graph())["status"]["completed"] is True
 
 
@@ -281,12 +281,12 @@ def await_state(server: RunningSimulator, *, is_running: bool) -> None:
 def test_an_exit_with_seconds_comes_back_by_itself(
     server: RunningSimulator, client: SimulatorClient
 ) -> None:
-    server.add_fault("exit", seconds=0.3, on="request")
+    server.add_fault("exit", seconds=1, on="request")
     with pytest.raises(requests.ConnectionError):
         client.get("/prompt")
     await_state(server, is_running=False)
 
-    with seconds_taken(0.1, 3):
+    with seconds_taken(0.2, 5):
         await_state(server, is_running=True)
     assert client.get("/prompt").json() == {"exec_info": {"queue_remaining": 0}}
 
@@ -334,11 +334,11 @@ def await_answers(client: SimulatorClient) -> None:
 
 
 def test_a_stall_holds_every_answer_back(server: RunningSimulator, client: SimulatorClient) -> None:
-    server.add_fault("stall", seconds=0.5)
+    server.add_fault("stall", seconds=1)
 
-    with seconds_taken(0.5, 2):
+    with seconds_taken(1, 5):
         assert client.get("/system_stats").status_code == 200
-    with seconds_taken(0, 0.4):
+    with seconds_taken(0, 1):
         client.get("/prompt")
 
 
@@ -349,27 +349,42 @@ def test_the_admin_endpoint_answers_in_a_stall(
     with pytest.raises(requests.Timeout):
         requests.get(f"{server.url}/prompt", timeout=0.1)
 
-    with seconds_taken(0, 1):
+    with seconds_taken(0, 5):
         assert client.get(FAULTS).json()["faults"][0]["strikes"] == 1
 
 
-def test_a_node_that_holds_the_interpreter_stalls_answers_and_messages(
+def test_a_node_that_holds_the_interpreter_stalls_answers(
     server: RunningSimulator, client: SimulatorClient
 ) -> None:
-    server.add_fault("stall", on="prompt", seconds=0.8)
+    server.add_fault("stall", on="prompt", seconds=1.5)
     with client.events("me") as events:
+        submitted = time.monotonic()
         prompt_id = client.submit(picture_graph(), client_id="me")
-        time.sleep(0.4)
-        with seconds_taken(0.2, 2):
-            client.get("/queue")
+        time.sleep(0.2)
+        # This one question is not answered before the stall is over.
+        assert client.get(f"/history/{prompt_id}").status_code == 200
+        assert time.monotonic() - submitted > 1.2
         events.read_until_done(prompt_id)
     assert client.await_history(prompt_id)["status"]["completed"] is True
+
+
+def test_a_stall_holds_messages_back_too(server: RunningSimulator, client: SimulatorClient) -> None:
+    with client.events("me") as events:
+        prompt_id = client.submit(picture_graph(), client_id="me")
+        server.add_fault("stall", seconds=1.5)
+        started = time.monotonic()
+        with pytest.raises(requests.Timeout):
+            requests.get(f"{server.url}/prompt", timeout=0.1)
+        events.read_until_done(prompt_id)
+
+        assert time.monotonic() - started > 1.2
+        assert server.runs[0].end == "success"
 
 
 def test_a_slow_post_is_accepted_at_once_and_answered_late(
     server: RunningSimulator, client: SimulatorClient
 ) -> None:
-    server.add_fault("slow-post", seconds=0.8)
+    server.add_fault("slow-post", seconds=10)
     with pytest.raises(requests.Timeout):
         requests.post(
             f"{server.url}/prompt",
@@ -377,7 +392,7 @@ def test_a_slow_post_is_accepted_at_once_and_answered_late(
             timeout=0.3,
         )
 
-    assert client.await_history("slow", 0.4)["status"]["completed"] is True
+    assert client.await_history("slow", 5)["status"]["completed"] is True
 
 
 @pytest.mark.parametrize("path", ["/prompt", "/api/prompt"])

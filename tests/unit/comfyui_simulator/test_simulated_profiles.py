@@ -34,7 +34,7 @@ def either(profile: str, tmp_path: Path) -> Iterator[SimulatorClient]:
 
 @pytest.fixture
 def new(tmp_path: Path) -> Iterator[SimulatorClient]:
-    with running(NEW, tmp_path, 0.5) as client:
+    with running(NEW, tmp_path, 1.0) as client:
         yield client
 
 
@@ -150,7 +150,7 @@ def test_a_job_is_cancelled_whether_it_waits_or_runs_and_not_when_it_has_ended(
     assert new.post(f"/api/jobs/{waiting}/cancel").json() == {"cancelled": True}
     assert new.get("/prompt").json()["exec_info"]["queue_remaining"] == 1
     assert new.post(f"/api/jobs/{running}/cancel").json() == {"cancelled": True}
-    entry = new.await_history(running, 0.4)
+    entry = new.await_history(running, 0.8)
     assert entry["status"]["messages"][-1][0] == "execution_interrupted"
     assert new.post(f"/api/jobs/{running}/cancel").json() == {"cancelled": False}
     assert new.get(f"/history/{waiting}").json() == {}
