@@ -10,7 +10,7 @@ from typing import NoReturn
 
 from aiohttp import web
 
-from local.comfyui.fault_routes import ADMIN_PREFIX
+from local.comfyui.admin_routes import ADMIN_PREFIX
 from local.comfyui.faults import Fault, FaultBoard, FaultKind, Occasion
 from local.comfyui.node_run import OutOfMemoryError
 

@@ -7,7 +7,7 @@ from urllib.parse import urlsplit
 
 from aiohttp import web
 
-from local.comfyui.fault_routes import FaultRoutes
+from local.comfyui.admin_routes import AdminRoutes
 from local.comfyui.file_routes import FileRoutes
 from local.comfyui.info_routes import InfoRoutes
 from local.comfyui.job_routes import JobRoutes
@@ -38,7 +38,7 @@ def build_application(state: ServerState) -> web.Application:
         for route in routes
     )
     application.add_routes(JobRoutes(state).routes())
-    application.add_routes(FaultRoutes(state.faults.board, state.runs).routes())
+    application.add_routes(AdminRoutes(state.faults.board, state.runs).routes())
     return application
 
 

@@ -11,7 +11,7 @@ from local.comfyui.run_log import RunLog
 ADMIN_PREFIX = "/_simulator"
 
 
-class FaultRoutes:
+class AdminRoutes:
     """Handlers for an operator or a test; no fault but the server's absence touches them."""
 
     def __init__(self, faults: FaultBoard, runs: RunLog) -> None:
