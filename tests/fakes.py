@@ -99,6 +99,10 @@ class InMemoryJobStore:
             raise JobChangedError(job.job_id)
         self.jobs[job.job_id] = job
 
+    def list_due(self, now: datetime, *, limit: int) -> Sequence[str]:
+        due = [(job.due_at, job.job_id) for job in self.jobs.values() if job.due_at]
+        return [job_id for due_at, job_id in sorted(due) if due_at <= now][:limit]
+
 
 class InMemoryFleetStore:
     def __init__(self, fleet: str = "", *instances: Instance) -> None:
@@ -302,10 +306,14 @@ class InMemoryReplyTopic:
 @dataclass
 class InMemoryJobRunner:
     started: list[tuple[str, int]] = field(default_factory=list)
+    ended: set[str] = field(default_factory=set)
 
-    def start(self, job_id: str, run: int) -> None:
+    def start(self, job_id: str, run: int) -> bool:
+        if job_id in self.ended:
+            return False
         if (job_id, run) not in self.started:
             self.started.append((job_id, run))
+        return True
 
 
 @dataclass
@@ -317,3 +325,11 @@ class InMemoryAdmission:
         if self.breaks:
             raise RuntimeError("throttled")
         self.kicked.append(fleet)
+
+
+@dataclass
+class InMemoryPromptCanceller:
+    asked: list[str] = field(default_factory=list)
+
+    def cancel_abandoned(self, job_id: str) -> None:
+        self.asked.append(job_id)

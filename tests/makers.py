@@ -1,7 +1,7 @@
 """Messages, jobs and instances as tests need them: valid, and changed where it matters."""
 
 import json
-from datetime import datetime
+from datetime import datetime, timedelta
 from pathlib import Path
 from typing import Any
 
@@ -94,6 +94,7 @@ def make_job(
             "partial_name": PARTIAL_NAME,
             "fingerprint": make_fingerprint(manifest.subject, payload),
             "received_at": NOON,
+            "deadline": NOON + timedelta(hours=24),
             "expires_at": int(NOON.timestamp()) + 90 * 86400,
             "workflow": workflow,
             "fleet": manifest.fleet,

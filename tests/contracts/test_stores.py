@@ -4,6 +4,7 @@ import json
 from collections.abc import Iterator
 from concurrent.futures import ThreadPoolExecutor
 from datetime import timedelta
+from pathlib import Path
 from typing import Any
 
 import boto3
@@ -18,6 +19,7 @@ from ml_service.domain.fleets import GroupMember, Instance
 from ml_service.domain.jobs import Failure, JobState
 from ml_service.domain.scaling import FleetObservation, ScalerState, ScalingPolicy, decide_scaling
 from ml_service.ports import FleetStore, JobQueue, JobStore, QueuedMessage
+from scripts.transform_template import read_template
 from tests.fakes import NOON, InMemoryFleetStore, InMemoryJobQueue, InMemoryJobStore
 from tests.makers import JOB_ID, make_body, make_job
 
@@ -48,12 +50,22 @@ def make_table(name: str, *keys: str) -> Any:
     )
 
 
+def make_job_table() -> Any:
+    """The table as the template makes it."""
+    template = read_template(Path(__file__).parents[2] / "template.yaml")
+    properties = template["Resources"]["JobTable"]["Properties"]
+    kept = ("AttributeDefinitions", "KeySchema", "GlobalSecondaryIndexes", "BillingMode")
+    return boto3.resource("dynamodb").create_table(
+        TableName="jobs", **{name: properties[name] for name in kept}
+    )
+
+
 @pytest.fixture(params=["memory", "dynamodb"])
 def jobs(request: pytest.FixtureRequest) -> JobStore:
     if request.param == "memory":
         return InMemoryJobStore()
     request.getfixturevalue("aws")
-    return DynamoDBJobStore(make_table("jobs", "job_id"))
+    return DynamoDBJobStore(make_job_table())
 
 
 @pytest.fixture(params=["memory", "dynamodb"])
@@ -90,6 +102,22 @@ class TestJobStore:
         )
         assert jobs.add(job)
         assert jobs.get(JOB_ID) == job
+
+    def test_jobs_are_listed_once_they_are_due_the_longest_first(self, jobs: JobStore):
+        for hours in (3, 1, 2, 9):
+            jobs.add(make_job(job_id=f"{hours} h", deadline=NOON + timedelta(hours=hours)))
+        assert jobs.list_due(NOON + timedelta(hours=3), limit=9) == ["1 h", "2 h", "3 h"]
+        assert jobs.list_due(NOON + timedelta(hours=3), limit=2) == ["1 h", "2 h"]
+
+    def test_a_job_with_nothing_left_to_do_is_listed_no_more(self, jobs: JobStore):
+        later = NOON + timedelta(days=9)
+        jobs.add(make_job())
+        assert jobs.list_due(later, limit=9) == [JOB_ID]
+        closed = make_job().close(JobState.FAILED, reply="r", at=NOON)
+        jobs.save(closed)
+        assert jobs.list_due(later, limit=9) == [JOB_ID]
+        jobs.save(closed.mark_published(NOON))
+        assert jobs.list_due(later, limit=9) == []
 
     def test_a_job_id_is_taken_once(self, jobs: JobStore):
         assert jobs.add(make_job())
@@ -229,7 +257,7 @@ class TestJobQueue:
         queue.put_back(message)
         (again,) = queue.receive(1)
         assert (again.body, again.attributes) == ("body", attributes)
-        queue.delete(again.receipt)
+        queue.delete([again.receipt])
         assert queue.receive(1) == []
 
 

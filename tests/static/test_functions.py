@@ -21,6 +21,8 @@ FUNCTION_NAMES = (
     "await_prompt",
     "collect_outputs",
     "finish_job",
+    "cancel_prompt",
+    "sweep_jobs",
     "scale_fleets",
 )
 SETTINGS_CLASSES = {
@@ -135,11 +137,13 @@ def test_timeouts_leave_room_for_what_a_call_may_last(
     timeouts = {name: properties.get("Timeout", usual) for name, properties in functions.items()}
 
     assert timeouts == dict.fromkeys(FUNCTION_NAMES, 30) | {
-        "admit_jobs": 60,
+        "admit_jobs": 55,
         "submit_prompt": 300,
         "await_prompt": 300,
         "collect_outputs": 300,
+        "cancel_prompt": 120,
         "scale_fleets": 55,
+        "sweep_jobs": 55,
     }
 
 

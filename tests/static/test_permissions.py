@@ -174,7 +174,13 @@ def test_functions_in_the_vpc_call_only_what_a_gateway_endpoint_reaches(
     """There is no NAT: a call to any other service would hang until the function's timeout."""
     in_vpc = {name for name, properties in functions.items() if "VpcConfig" in properties}
 
-    assert in_vpc == {"observe_instances", "submit_prompt", "await_prompt", "collect_outputs"}
+    assert in_vpc == {
+        "observe_instances",
+        "submit_prompt",
+        "await_prompt",
+        "collect_outputs",
+        "cancel_prompt",
+    }
     for name in in_vpc:
         role = deployment.statements["".join(w.title() for w in name.split("_")) + "Role"]
         services = {a.split(":")[0] for s in role for a in _as_list(s["Action"])}
@@ -217,6 +223,7 @@ def test_rules_may_invoke_exactly_their_targets(resources: Mapping[str, Any]) ->
     assert targets == {
         ("MinuteRule", "ScaleFleetsFunction"),
         ("MinuteRule", "AdmitJobsFunction"),
+        ("MinuteRule", "SweepJobsFunction"),
         ("InstanceChangeRule", "AdmitJobsFunction"),
         ("ExecutionStatusRule", "FinishJobFunction"),
     }

@@ -5,7 +5,7 @@ import pytest
 from ml_service.domain.errors import AttemptsExhaustedError, DeadlineExceededError, JobClosedError
 from ml_service.domain.jobs import Job, JobState
 from ml_service.services.choose_instance import ChooseInstance, PlacementStatus
-from tests.fakes import NOON, InMemoryFleetStore, InMemoryJobStore
+from tests.fakes import NOON, InMemoryFleetStore, InMemoryJobStore, InMemoryPromptCanceller
 from tests.makers import FLEETS, JOB_ID, make_instance, make_job
 
 FLEET = "pulid"
@@ -17,7 +17,8 @@ def admitted() -> Job:
 
 def choose(job: Job, *instances, now=NOON):
     jobs, store = InMemoryJobStore(job), InMemoryFleetStore(FLEET, *instances)
-    status, _ = ChooseInstance(FLEETS, jobs, store).choose(JOB_ID, now=now)
+    service = ChooseInstance(FLEETS, jobs, store, InMemoryPromptCanceller())
+    status, _ = service.choose(JOB_ID, now=now)
     slots = {i.instance_id: set(i.jobs) for i in store.list_instances(FLEET)}
     return status, jobs.get(JOB_ID), slots
 
@@ -81,6 +82,17 @@ def test_a_job_past_its_deadline_or_closed_is_not_placed():
 
 def test_a_repeat_of_the_call_changes_nothing():
     jobs = InMemoryJobStore(admitted())
-    service = ChooseInstance(FLEETS, jobs, InMemoryFleetStore(FLEET, make_instance("b")))
+    store = InMemoryFleetStore(FLEET, make_instance("b"))
+    service = ChooseInstance(FLEETS, jobs, store, InMemoryPromptCanceller())
     _, first = service.choose(JOB_ID, now=NOON)
     assert service.choose(JOB_ID, now=NOON) == (PlacementStatus.PLACED, first)
+
+
+def test_the_prompt_of_a_lost_attempt_is_cancelled_where_it_was():
+    jobs = InMemoryJobStore(admitted().submit(prompt_id="p", at=NOON))
+    canceller = InMemoryPromptCanceller()
+    store = InMemoryFleetStore(FLEET, make_instance("b"))
+    _, job = ChooseInstance(FLEETS, jobs, store, canceller).choose(JOB_ID, now=NOON)
+    (prompt,) = job.abandoned
+    assert (prompt.prompt_id, prompt.instance, prompt.address) == ("p", "i-a#1", "10.0.0.1")
+    assert canceller.asked == [JOB_ID]

@@ -4,12 +4,14 @@ import pytest
 
 from ml_service.domain.errors import JOB_ERRORS
 from ml_service.domain.jobs import Job, JobState
+from ml_service.domain.results import OutputFile
 from ml_service.services.finish_job import FinishJob, StepError, explain_error
 from tests.fakes import (
     NOON,
     InMemoryAdmission,
     InMemoryFleetStore,
     InMemoryJobStore,
+    InMemoryPromptCanceller,
     InMemoryReplyTopic,
 )
 from tests.makers import CATALOG, JOB_ID, PARTIAL_NAME, make_instance, make_job
@@ -23,10 +25,17 @@ class World:
         )
         self.topic = InMemoryReplyTopic()
         self.admission = InMemoryAdmission()
+        self.canceller = InMemoryPromptCanceller()
 
     def finish(self, error: StepError | None = None) -> Job:
         return FinishJob(
-            CATALOG, self.jobs, self.store, self.topic, self.admission, "results"
+            CATALOG,
+            self.jobs,
+            self.store,
+            self.topic,
+            self.admission,
+            self.canceller,
+            "results",
         ).finish(JOB_ID, error=error, now=NOON)
 
     def replies(self) -> list[dict[str, str]]:
@@ -138,3 +147,22 @@ def test_each_end_has_its_state_and_code(name: str, state: JobState, code: str):
 def test_every_permanent_error_has_a_code_of_its_own():
     codes = [error.code for error in JOB_ERRORS.values()]
     assert len(set(codes)) == len(codes) == len(JOB_ERRORS)
+
+
+def test_a_prompt_that_is_left_behind_is_cancelled():
+    world = World(submitted())
+    finished = world.finish(StepError("ABORTED"))
+    assert [prompt.prompt_id for prompt in finished.abandoned] == ["p"]
+    assert world.canceller.asked == [JOB_ID]
+
+
+def test_a_prompt_that_has_ended_is_not():
+    job = submitted()
+    world = World(job.list_outputs((OutputFile(filename="a.png"),)))
+    world.finish(error("OutputMissingError"))
+    assert world.canceller.asked == []
+
+
+def test_an_execution_that_vanished_is_told_as_such():
+    world = World(submitted())
+    assert world.finish(StepError("EXECUTION_LOST")).failure.code == "EXECUTION_LOST"

@@ -8,7 +8,11 @@ from ml_service.adapters.aws_clients import AwsClients
 from ml_service.adapters.clock import SystemClock
 from ml_service.adapters.comfyui import HttpComfyUIConnector
 from ml_service.adapters.dynamodb import DynamoDBFleetStore, DynamoDBJobStore
-from ml_service.adapters.lambda_functions import LambdaAdmission, LambdaInstanceProbe
+from ml_service.adapters.lambda_functions import (
+    LambdaAdmission,
+    LambdaInstanceProbe,
+    LambdaPromptCanceller,
+)
 from ml_service.adapters.s3 import S3MediaStore
 from ml_service.adapters.sns import SnsReplyTopic
 from ml_service.adapters.sqs import SqsJobQueue, SqsRefusedMessages
@@ -17,6 +21,7 @@ from ml_service.adapters.workflow_files import load_catalog
 from ml_service.domain.workflows import WorkflowCatalog
 from ml_service.services.admit_jobs import AdmitJobs
 from ml_service.services.await_prompt import AwaitPrompt
+from ml_service.services.cancel_prompt import CancelPrompt
 from ml_service.services.choose_instance import ChooseInstance
 from ml_service.services.collect_outputs import CollectOutputs
 from ml_service.services.dispatch_jobs import DispatchJobs
@@ -25,9 +30,11 @@ from ml_service.services.observe_instances import ObserveInstances
 from ml_service.services.refresh_registry import RefreshRegistry
 from ml_service.services.scale_fleets import ScaleFleets
 from ml_service.services.submit_prompt import SubmitPrompt
+from ml_service.services.sweep_jobs import SweepJobs
 from ml_service.settings import (
     AdmitJobsSettings,
     AwaitPromptSettings,
+    CancelPromptSettings,
     ChooseInstanceSettings,
     CollectOutputsSettings,
     DispatchJobsSettings,
@@ -35,6 +42,7 @@ from ml_service.settings import (
     ScaleFleetsSettings,
     Settings,
     SubmitPromptSettings,
+    SweepJobsSettings,
     load_settings,
 )
 
@@ -100,6 +108,7 @@ def make_choose_instance() -> ChooseInstance:
         fleets=settings.fleets,
         jobs=_make_job_store(settings.job_table_name),
         store=_make_fleet_store(settings.fleet_table_name),
+        canceller=_make_canceller(settings.cancel_prompt_function_name),
     )
 
 
@@ -144,14 +153,31 @@ def make_collect_outputs() -> CollectOutputs:
 @cache
 def make_finish_job() -> FinishJob:
     """The service of finish_job."""
-    settings = load_settings(FinishJobSettings)
-    return FinishJob(
-        catalog=_load_catalog(settings.workflows_dir),
+    return _make_finish_job(load_settings(FinishJobSettings))
+
+
+@cache
+def make_cancel_prompt() -> CancelPrompt:
+    """The service of cancel_prompt."""
+    settings = load_settings(CancelPromptSettings)
+    return CancelPrompt(
         jobs=_make_job_store(settings.job_table_name),
         store=_make_fleet_store(settings.fleet_table_name),
-        topic=SnsReplyTopic(_aws.sns, settings.reply_topic_arn),
-        admission=_make_admission(settings.admit_jobs_function_name),
-        result_bucket=settings.result_bucket_name,
+        connector=HttpComfyUIConnector(),
+    )
+
+
+@cache
+def make_sweep_jobs() -> SweepJobs:
+    """The service of sweep_jobs."""
+    settings = load_settings(SweepJobsSettings)
+    return SweepJobs(
+        fleets=settings.fleets,
+        jobs=_make_job_store(settings.job_table_name),
+        store=_make_fleet_store(settings.fleet_table_name),
+        runner=StepFunctionsJobRunner(_aws.stepfunctions, settings.state_machine_arn),
+        finish=_make_finish_job(settings),
+        canceller=_make_canceller(settings.cancel_prompt_function_name),
     )
 
 
@@ -184,6 +210,22 @@ def _make_fleet_store(table_name: str) -> DynamoDBFleetStore:
 
 def _make_admission(function_name: str) -> LambdaAdmission:
     return LambdaAdmission(_aws.functions, function_name)
+
+
+def _make_finish_job(settings: FinishJobSettings) -> FinishJob:
+    return FinishJob(
+        catalog=_load_catalog(settings.workflows_dir),
+        jobs=_make_job_store(settings.job_table_name),
+        store=_make_fleet_store(settings.fleet_table_name),
+        topic=SnsReplyTopic(_aws.sns, settings.reply_topic_arn),
+        admission=_make_admission(settings.admit_jobs_function_name),
+        canceller=_make_canceller(settings.cancel_prompt_function_name),
+        result_bucket=settings.result_bucket_name,
+    )
+
+
+def _make_canceller(function_name: str) -> LambdaPromptCanceller:
+    return LambdaPromptCanceller(_aws.functions, function_name)
 
 
 def _make_registry(store: DynamoDBFleetStore, observe_function_name: str) -> RefreshRegistry:

@@ -81,6 +81,9 @@ class JobStore(Protocol):
     def save(self, job: Job) -> None:
         """Replace the version before this one; raises JobChangedError if it is not the last."""
 
+    def list_due(self, now: datetime, *, limit: int) -> Sequence[str]:
+        """Ids of jobs whose due time has come, the longest due first; may lag a little behind."""
+
 
 class FleetStore(Protocol):
     """The fleet table: instances with their slots, and what the scaler remembers."""
@@ -199,8 +202,8 @@ class ReplyTopic(Protocol):
 class JobRunner(Protocol):
     """Starts executions of the state machine."""
 
-    def start(self, job_id: str, run: int) -> None:
-        """Start a job's run; a repeat of the same call has no effect."""
+    def start(self, job_id: str, run: int) -> bool:
+        """Start a job's run; a repeat while it runs has no effect. False if it has ended."""
 
 
 class Admission(Protocol):
@@ -208,3 +211,10 @@ class Admission(Protocol):
 
     def kick(self, fleet: str) -> None:
         """Ask for admission soon; it may be lost, the minute tick comes anyway."""
+
+
+class PromptCanceller(Protocol):
+    """Reaches the instances of prompts that nobody waits for."""
+
+    def cancel_abandoned(self, job_id: str) -> None:
+        """Ask for the end of a job's abandoned prompts; if it is lost, the sweep asks again."""

@@ -79,6 +79,7 @@ class ChooseInstanceSettings(Settings):
     function = "choose_instance"
     job_table_name: str
     fleet_table_name: str
+    cancel_prompt_function_name: str
     fleets: Json[dict[str, Fleet]]
 
 
@@ -117,6 +118,23 @@ class FinishJobSettings(Settings):
     result_bucket_name: str
     workflows_dir: str
     admit_jobs_function_name: str
+    cancel_prompt_function_name: str
+
+
+class CancelPromptSettings(Settings):
+    """cancel_prompt: ends abandoned prompts."""
+
+    function = "cancel_prompt"
+    job_table_name: str
+    fleet_table_name: str
+
+
+class SweepJobsSettings(FinishJobSettings):
+    """sweep_jobs: mends what was left undone, and so finishes jobs too."""
+
+    function = "sweep_jobs"
+    fleets: Json[dict[str, Fleet]]
+    state_machine_arn: str
 
 
 class ScaleFleetsSettings(Settings):

@@ -18,6 +18,8 @@ if TYPE_CHECKING:
     from types_boto3_dynamodb.service_resource import Table
 
 _DECISION_LIFETIME = timedelta(days=30)
+_OPEN = "open"
+"""The one partition of the index of open jobs: an item without it is not in the index."""
 
 
 class DynamoDBJobStore:
@@ -30,7 +32,7 @@ class DynamoDBJobStore:
         """Store a new record; False if its job id is taken."""
         return _succeeds(
             lambda: self._table.put_item(
-                Item=_to_item(job.model_dump(mode="json")),
+                Item=_to_job_item(job),
                 ConditionExpression=Attr("job_id").not_exists(),
             )
         )
@@ -50,12 +52,21 @@ class DynamoDBJobStore:
         """Replace the version before this one; raises JobChangedError."""
         saved = _succeeds(
             lambda: self._table.put_item(
-                Item=_to_item(job.model_dump(mode="json")),
+                Item=_to_job_item(job),
                 ConditionExpression=Attr("version").eq(job.version - 1),
             )
         )
         if not saved:
             raise JobChangedError(f"Job {job.job_id} is not at version {job.version - 1} any more.")
+
+    def list_due(self, now: datetime, *, limit: int) -> Sequence[str]:
+        """Job ids from the index of open jobs, which DynamoDB brings up to date within a second."""
+        page = self._table.query(
+            IndexName="open-jobs",
+            KeyConditionExpression=Key("open_jobs").eq(_OPEN) & Key("due_at").lte(_to_epoch(now)),
+            Limit=limit,
+        )
+        return [str(item["job_id"]) for item in page["Items"]]
 
 
 class DynamoDBFleetStore:
@@ -238,6 +249,13 @@ def _to_instance(item: Mapping[str, Any]) -> Instance:
         jobs=frozenset(item.get("jobs", ())),
         placed_at=None if placed_at is None else _from_epoch(placed_at),
     )
+
+
+def _to_job_item(job: Job) -> dict[str, Any]:
+    item = _to_item(job.model_dump(mode="json"))
+    if job.due_at is not None:
+        item |= {"open_jobs": _OPEN, "due_at": _to_epoch(job.due_at)}
+    return item
 
 
 def _to_item(value: Mapping[str, Any]) -> dict[str, Any]:

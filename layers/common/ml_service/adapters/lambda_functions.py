@@ -48,3 +48,19 @@ class LambdaAdmission:
             InvocationType="Event",
             Payload=json.dumps({"fleet": fleet}),
         )
+
+
+class LambdaPromptCanceller:
+    """Invokes cancel_prompt, which alone can reach the instances, without waiting for it."""
+
+    def __init__(self, client: "LambdaClient", function_name: str) -> None:
+        self._client = client
+        self._function_name = function_name
+
+    def cancel_abandoned(self, job_id: str) -> None:
+        """Invoke it for one job."""
+        self._client.invoke(
+            FunctionName=self._function_name,
+            InvocationType="Event",
+            Payload=json.dumps({"job_id": job_id}),
+        )

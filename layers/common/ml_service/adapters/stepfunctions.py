@@ -14,8 +14,8 @@ class StepFunctionsJobRunner:
         self._client = client
         self._state_machine_arn = state_machine_arn
 
-    def start(self, job_id: str, run: int) -> None:
-        """Start a run of a job, unless it was started before."""
+    def start(self, job_id: str, run: int) -> bool:
+        """Start a run of a job, unless it was started before; False if it has ended."""
         try:
             self._client.start_execution(
                 stateMachineArn=self._state_machine_arn,
@@ -23,4 +23,5 @@ class StepFunctionsJobRunner:
                 input=json.dumps({"job_id": job_id, "run": run}),
             )
         except self._client.exceptions.ExecutionAlreadyExists:
-            return  # it has ended already; while it runs, the same call is simply accepted
+            return False  # while it runs, the same call is simply accepted
+        return True

@@ -3,11 +3,13 @@
 QUEUED -> ADMITTED -> SUBMITTED -> SUCCEEDED
              ^            |
              +-- lost ----+        any of the three -> FAILED, CANCELLED or EXPIRED
+
+Each state has a time at which somebody must look at the job if nothing has happened: its due time.
 """
 
 import hashlib
 import json
-from collections.abc import Mapping
+from collections.abc import Collection, Mapping
 from datetime import datetime, timedelta
 from enum import StrEnum
 
@@ -23,6 +25,15 @@ MAX_ATTEMPTS = 8
 """Two guilty losses and six innocent ones: then the fleet, not the job, is at fault."""
 RECORD_LIFETIME = timedelta(days=90)
 """As long as Step Functions remembers an execution's name."""
+
+START_GRACE = timedelta(minutes=1)
+"""An admitted job's execution submits its prompt sooner than this, or waits for a slot."""
+CLOSE_GRACE = timedelta(minutes=5)
+"""Beyond its run deadline an execution that lives has closed its job itself."""
+PUBLISH_GRACE = timedelta(minutes=2)
+"""A closed job's reply is out by then, or the one who closed it has died."""
+CANCEL_GRACE = timedelta(minutes=1)
+"""A closed job's prompt is cancelled by then, or it is cancelled again."""
 
 
 class JobState(StrEnum):
@@ -58,6 +69,17 @@ class Failure(BaseModel):
     """For a person; the backend gets it."""
 
 
+class AbandonedPrompt(BaseModel):
+    """A prompt that nobody waits for any more, and that may still be in its instance's queue."""
+
+    model_config = ConfigDict(frozen=True)
+
+    instance: str
+    """The instance's key."""
+    address: str
+    prompt_id: str
+
+
 class Job(BaseModel):
     """The record of one message of the backend; each change is a new, higher version."""
 
@@ -71,6 +93,8 @@ class Job(BaseModel):
     fingerprint: str
     """Tells a repeat of the same message from another message under the same id."""
     received_at: datetime
+    deadline: datetime | None = None
+    """When it is too late for a result; None in records of messages that were refused."""
     expires_at: int
     """Epoch seconds after which DynamoDB may delete the record."""
 
@@ -102,12 +126,28 @@ class Job(BaseModel):
     """The files that the prompt saved on its instance."""
     result_keys: tuple[str, ...] = ()
     """The same files in the result bucket."""
+    abandoned: tuple[AbandonedPrompt, ...] = ()
+    """Prompts to be cancelled: of attempts that were lost, or of a job that was closed early."""
 
     closed_at: datetime | None = None
     failure: Failure | None = None
     reply: str = ""
     """The one final answer, written together with the final state and published afterwards."""
     published_at: datetime | None = None
+
+    @property
+    def due_at(self) -> datetime | None:
+        """When the sweep must look at the job; None once there is nothing left to be done."""
+        match self.state:
+            case JobState.QUEUED:
+                return self.deadline
+            case JobState.ADMITTED:
+                return _after(self.admitted_at, START_GRACE)
+            case JobState.SUBMITTED:
+                return _after(self.run_deadline, CLOSE_GRACE)
+        if self.published_at is None:
+            return _after(self.closed_at, PUBLISH_GRACE)
+        return _after(self.closed_at, CANCEL_GRACE) if self.abandoned else None
 
     def admit(self, *, instance: str, instance_id: str, address: str, at: datetime) -> "Job":
         """The job has a slot and gets its first execution."""
@@ -134,7 +174,12 @@ class Job(BaseModel):
             raise AttemptsExhaustedError(
                 f"The job was running on {guilty_losses} instances when they were lost."
             )
-        return self._next(state=JobState.ADMITTED, guilty_losses=guilty_losses, **_NO_PLACE)
+        return self._next(
+            state=JobState.ADMITTED,
+            guilty_losses=guilty_losses,
+            abandoned=self._abandon(),
+            **_NO_PLACE,
+        )
 
     def leave_instance(self) -> "Job":
         """The job gives up its slot before anything was submitted there."""
@@ -179,12 +224,19 @@ class Job(BaseModel):
         if not state.is_final:
             raise ValueError(f"{state} is not final")
         self._require(JobState.QUEUED, JobState.ADMITTED, JobState.SUBMITTED)
-        return self._next(state=state, reply=reply, closed_at=at, failure=failure)
+        return self._next(
+            state=state, reply=reply, closed_at=at, failure=failure, abandoned=self._abandon()
+        )
 
     def mark_published(self, at: datetime) -> "Job":
         """The stored reply has gone out."""
         self._require(*_FINAL_STATES)
         return self._next(published_at=at)
+
+    def drop_abandoned(self, prompt_ids: Collection[str]) -> "Job":
+        """These prompts are in no queue any more."""
+        left = tuple(prompt for prompt in self.abandoned if prompt.prompt_id not in prompt_ids)
+        return self._next(abandoned=left)
 
     def check_deadline(self, now: datetime) -> None:
         """Raise DeadlineExceededError once the job has run longer than its workflow allows."""
@@ -197,6 +249,14 @@ class Job(BaseModel):
         """Raise JobClosedError if the job has had its final answer."""
         if self.state.is_final:
             raise JobClosedError(f"The job is {self.state} already.")
+
+    def _abandon(self) -> tuple[AbandonedPrompt, ...]:
+        if self.state is not JobState.SUBMITTED or self.outputs:
+            return self.abandoned
+        prompt = AbandonedPrompt(
+            instance=self.instance, address=self.address, prompt_id=self.prompt_id
+        )
+        return (*self.abandoned, prompt)
 
     def _require(self, *states: JobState) -> None:
         if self.state in states:
@@ -217,6 +277,10 @@ _NO_PLACE: Mapping[str, object] = {
     "seen_running": False,
     "outputs": (),
 }
+
+
+def _after(moment: datetime | None, grace: timedelta) -> datetime | None:
+    return None if moment is None else moment + grace
 
 
 def make_refused_id(sqs_message_id: str) -> str:

@@ -28,7 +28,7 @@ from ml_service.services.dispatch_jobs import JOB_ID_ATTRIBUTE
 from ml_service.services.refresh_registry import RefreshRegistry
 
 ADMISSION_SECONDS = 10.0
-"""After so long an admission begins no other batch: the function's own limit is 60 s, and a tick
+"""After so long an admission begins no other batch: the function's own limit is 55 s, and a tick
 admits for three fleets in one call."""
 _RECEIVE_LIMIT = 10  # SQS hands out no more at a time
 

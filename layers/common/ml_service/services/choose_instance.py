@@ -8,7 +8,7 @@ from enum import StrEnum
 from ml_service.domain.errors import JobChangedError
 from ml_service.domain.fleets import Fleet, rank_instances
 from ml_service.domain.jobs import Job, JobState
-from ml_service.ports import FleetStore, JobStore
+from ml_service.ports import FleetStore, JobStore, PromptCanceller
 
 WAIT_SECONDS = 10
 """Between two looks for a slot: slots are rarely short here, since admission took one."""
@@ -28,6 +28,7 @@ class ChooseInstance:
     fleets: Mapping[str, Fleet]
     jobs: JobStore
     store: FleetStore
+    canceller: PromptCanceller
 
     def choose(self, job_id: str, *, now: datetime) -> tuple[PlacementStatus, Job]:
         """Place a job; a job whose prompt was submitted comes here because it was lost.
@@ -40,6 +41,8 @@ class ChooseInstance:
         instances = self.store.list_instances(job.fleet)
         if job.state is JobState.SUBMITTED:
             job = self._leave(job, job.lose())
+            # An instance that only went silent may still run it.
+            self.canceller.cancel_abandoned(job_id)
         elif job.instance:
             present = next((i for i in instances if i.key == job.instance), None)
             if present is not None and present.is_ready and job_id in present.jobs:

@@ -9,7 +9,7 @@ from ml_service.domain.jobs import Failure, Job, JobState
 from ml_service.domain.replies import make_error_reply, make_success_reply
 from ml_service.domain.results import assign_roles
 from ml_service.domain.workflows import WorkflowCatalog
-from ml_service.ports import Admission, FleetStore, JobStore, ReplyTopic
+from ml_service.ports import Admission, FleetStore, JobStore, PromptCanceller, ReplyTopic
 from ml_service.services.publish_reply import publish_reply
 
 _WRITE_TRIES = 5  # against one other writer at a time; Step Functions tries the whole step again
@@ -33,6 +33,7 @@ class FinishJob:
     store: FleetStore
     topic: ReplyTopic
     admission: Admission
+    canceller: PromptCanceller
     result_bucket: str
 
     def finish(self, job_id: str, *, error: StepError | None, now: datetime) -> Job:
@@ -41,6 +42,8 @@ class FinishJob:
         if job.instance:
             self.store.release_slot(job.fleet, job.instance, job_id)
         job = publish_reply(job, jobs=self.jobs, topic=self.topic, now=now)
+        if job.abandoned:
+            self.canceller.cancel_abandoned(job_id)
         if job.fleet:
             self.admission.kick(job.fleet)
         return job
@@ -98,6 +101,10 @@ def explain_error(error: StepError | None) -> tuple[JobState, Failure]:
     if error is not None and error.name == "ABORTED":
         return JobState.CANCELLED, Failure(
             code="EXECUTION_ABORTED", sentence="The job was stopped by an operator."
+        )
+    if error is not None and error.name == "EXECUTION_LOST":
+        return JobState.FAILED, Failure(
+            code="EXECUTION_LOST", sentence="The job's execution ended without an answer."
         )
     # The cause may hold anything, so nothing of it goes to the backend.
     return JobState.FAILED, Failure(

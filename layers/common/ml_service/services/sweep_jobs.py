@@ -1,0 +1,117 @@
+"""sweep_jobs: every minute, whatever was left undone by a crash, a lost event or a lost message."""
+
+import json
+from collections import Counter
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+from datetime import datetime
+from enum import StrEnum
+
+from ml_service.domain.errors import DeadlineExceededError, JobNotFoundError
+from ml_service.domain.fleets import Fleet
+from ml_service.domain.jobs import Job, JobState
+from ml_service.ports import FleetStore, JobRunner, JobStore, PromptCanceller
+from ml_service.services.finish_job import FinishJob, StepError
+
+_LIMIT = 200
+"""Jobs looked at in one sweep, the longest due first; the next is a minute away."""
+
+
+class SweepAction(StrEnum):
+    """What a sweep did for a job."""
+
+    PUBLISHED = "PUBLISHED"
+    """Its reply had been stored and not sent."""
+    CLOSED = "CLOSED"
+    """It was past its deadline, or its execution had ended without closing it."""
+    RESTARTED = "RESTARTED"
+    """It was admitted; its execution now runs, if it did not before."""
+    CANCELLED = "CANCELLED"
+    """It is closed, and a prompt of it may still run: its end was asked for once more."""
+    SLOT_RETURNED = "SLOT_RETURNED"
+    """It had a slot on an instance where it does not run."""
+
+
+@dataclass
+class SweepReport:
+    """What one sweep did."""
+
+    counts: Counter[SweepAction] = field(default_factory=Counter)
+    job_ids: list[str] = field(default_factory=list)
+    errors: list[Exception] = field(default_factory=list)
+    """Of jobs that could not be mended; each is due again in the next sweep."""
+
+
+@dataclass(frozen=True)
+class SweepJobs:
+    """Looks at every job whose due time has come, and at every slot."""
+
+    fleets: Mapping[str, Fleet]
+    jobs: JobStore
+    store: FleetStore
+    runner: JobRunner
+    finish: FinishJob
+    canceller: PromptCanceller
+
+    def sweep(self, now: datetime) -> SweepReport:
+        """Mend what is due; one job that cannot be mended does not keep the others waiting."""
+        report = SweepReport()
+        for job_id in self.jobs.list_due(now, limit=_LIMIT):
+            try:
+                action = self._mend(job_id, now)
+            except Exception as error:  # noqa: BLE001  (kept in the report, which the handler raises)
+                report.errors.append(error)
+                continue
+            if action is not None:
+                report.counts[action] += 1
+                report.job_ids.append(job_id)
+        for fleet in self.fleets:
+            try:
+                self._return_slots(fleet, report)
+            except Exception as error:  # noqa: BLE001
+                report.errors.append(error)
+        return report
+
+    def _mend(self, job_id: str, now: datetime) -> SweepAction | None:
+        job = self.jobs.get(job_id)
+        if job.due_at is None or job.due_at > now:
+            return None  # the index lags behind the records
+        if job.state.is_final:
+            if job.published_at is None:
+                self.finish.finish(job_id, error=None, now=now)
+                return SweepAction.PUBLISHED
+            self.canceller.cancel_abandoned(job_id)
+            return SweepAction.CANCELLED
+        if job.state is JobState.ADMITTED:
+            if self.runner.start(job_id, job.run):
+                return SweepAction.RESTARTED
+            self.finish.finish(job_id, error=StepError("EXECUTION_LOST"), now=now)
+            return SweepAction.CLOSED
+        self.finish.finish(job_id, error=_expired(job), now=now)
+        return SweepAction.CLOSED
+
+    def _return_slots(self, fleet: str, report: SweepReport) -> None:
+        for instance in self.store.list_instances(fleet):
+            for job_id in sorted(instance.jobs):
+                if self._needs_slot(job_id, instance.key):
+                    continue
+                # Taken a moment ago, before the record says so? Then choose_instance finds it gone
+                # and takes another: a slot too few for a moment, but never one too many for ever.
+                self.store.release_slot(fleet, instance.key, job_id)
+                report.counts[SweepAction.SLOT_RETURNED] += 1
+                report.job_ids.append(job_id)
+
+    def _needs_slot(self, job_id: str, key: str) -> bool:
+        try:
+            job = self.jobs.get(job_id)
+        except JobNotFoundError:
+            return False
+        return job.instance == key and not job.state.is_final
+
+
+def _expired(job: Job) -> StepError:
+    what = "start" if job.state is JobState.QUEUED else "end"
+    return StepError(
+        DeadlineExceededError.__name__,
+        json.dumps({"errorMessage": f"The job did not {what} in time."}),
+    )
