@@ -48,7 +48,8 @@ def run_demo(directory: Path) -> int:
 
 def send_sample_jobs(backend: Backend) -> list[SampleJob]:
     """Send one valid message per subject, with inputs made for it."""
-    workflows = {w.subject: w for w in reversed(list(load_catalog(_PROJECT / "workflows")))}
+    catalog = list(load_catalog(_PROJECT / "workflows"))
+    workflows = {subject: w for w in reversed(catalog) for subject in w.subjects}
     jobs = [
         make_sample_job(
             workflow,
@@ -123,7 +124,7 @@ def _show_results(
                 problems.append(f"{job.workflow.workflow}: {error}")
         table.add_row(
             job.job_id[:8],
-            job.workflow.subject.removeprefix("ComfyUi").removesuffix("Message"),
+            job.workflow.subjects[0].removeprefix("ComfyUi").removesuffix("Message"),
             job.workflow.fleet,
             record.instance_id if record else "",
             _format_span(record, lambda r: (r.received_at, r.admitted_at)),

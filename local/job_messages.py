@@ -1,11 +1,11 @@
-"""The backend's message for a workflow, made from the values of its named inputs."""
+"""The message for a workflow, made from the values of its named inputs."""
 
 import json
 from collections.abc import Mapping
 from datetime import datetime
 
 from ml_service.domain.errors import MlServiceError
-from ml_service.domain.workflows import ChoiceInput, MediaInput, Workflow
+from ml_service.domain.manifests import MediaInput, Workflow
 
 
 class UnknownInputError(MlServiceError):
@@ -25,7 +25,8 @@ def make_message(
 ) -> str:
     """The body for the input queue; the value of a file is its key in ``bucket``.
 
-    Without a job id the SQS message id becomes it.
+    It is the backend's message, or a native one for a workflow that has no subject. Without a job
+    id the SQS message id becomes it.
 
     Inputs without a value are left out. Nothing is checked but the names (UnknownInputError): the
     service itself says what is wrong with a value.
@@ -36,6 +37,8 @@ def make_message(
             f"{workflow.workflow} has no input {', '.join(sorted(unknown))}; "
             f"it has: {', '.join(workflow.inputs) or 'none'}."
         )
+    if not workflow.subjects:
+        return _make_native_message(workflow, values, job_id=job_id, bucket=bucket)
     payload: dict[str, object] = {
         "Env": stage,
         "S3Bucket": bucket,
@@ -44,16 +47,31 @@ def make_message(
     }
     for name, value in values.items():
         declared = workflow.inputs[name]
-        index = declared.index if isinstance(declared, MediaInput | ChoiceInput) else None
+        member, index = declared.member_of(name), declared.index
         if index is None:
-            payload[declared.member] = value
+            payload[member] = value
         else:
-            entries = payload.setdefault(declared.member, [])
+            entries = payload.setdefault(member, [])
             if not isinstance(entries, list):
-                raise TypeError(f"{declared.member} is used as one value and as a list")
+                raise TypeError(f"{member} is used as one value and as a list")
             entries.extend([None] * (index + 1 - len(entries)))
             entries[index] = value
-    envelope = {"Subject": workflow.subject, "Payload": json.dumps(payload)}
+    envelope = {"Subject": workflow.subjects[0], "Payload": json.dumps(payload)}
     if job_id is not None:
         envelope["MessageId"] = job_id
     return json.dumps({**envelope, "Timestamp": at.isoformat()})
+
+
+def _make_native_message(
+    workflow: Workflow, values: Mapping[str, object], *, job_id: str | None, bucket: str
+) -> str:
+    inputs = {
+        name: {"bucket": bucket, "key": value}
+        if isinstance(workflow.inputs[name], MediaInput)
+        else value
+        for name, value in values.items()
+    }
+    message: dict[str, object] = {"workflow": workflow.workflow, "inputs": inputs}
+    if job_id is not None:
+        message["job_id"] = job_id
+    return json.dumps(message)

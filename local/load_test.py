@@ -31,7 +31,7 @@ from local.result_check import check_result
 from local.sample_jobs import SampleJob, make_color, make_sample_job
 from local.terminal import open_terminal
 from ml_service.adapters.workflow_files import load_catalog
-from ml_service.domain.workflows import Workflow
+from ml_service.domain.manifests import Workflow
 
 _WORKFLOWS = Path(__file__).parent.parent / "workflows"
 _THREADS = 4

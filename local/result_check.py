@@ -7,7 +7,7 @@ from dataclasses import dataclass
 from local.backend import Reply
 from local.media_check import MediaCheckError, MediaFacts, check_color, check_media
 from local.sample_jobs import SampleJob
-from ml_service.domain.workflows import TextInput
+from ml_service.domain.manifests import TextInput
 
 
 @dataclass(frozen=True)

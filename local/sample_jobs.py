@@ -8,7 +8,17 @@ from typing import TypeAlias
 
 from local.job_messages import make_message
 from local.sample_media import make_audio, make_image, make_video
-from ml_service.domain.workflows import ChoiceInput, MediaInput, NumberInput, TextInput, Workflow
+from ml_service.domain.input_values import ValueInput
+from ml_service.domain.manifests import (
+    BooleanInput,
+    EnumInput,
+    IntegerInput,
+    ListInput,
+    MediaInput,
+    NumberInput,
+    TextInput,
+    Workflow,
+)
 
 Color: TypeAlias = tuple[int, int, int]
 
@@ -50,7 +60,11 @@ def make_sample_job(
     color: Color,
     put_input: Callable[[str, bytes], None],
 ) -> SampleJob:
-    """Make a message; ``put_input`` gets key and content of each input file."""
+    """Make a message; ``put_input`` gets key and content of each input file.
+
+    A native job's reply carries the job id in place of the partial name.
+    """
+    partial_name = partial_name if workflow.subjects else job_id
     text = f'A sample text for {workflow.workflow}: "{partial_name}".'
     values: dict[str, object] = {}
     for name, declared in workflow.inputs.items():
@@ -59,12 +73,8 @@ def make_sample_job(
             key = f"samples/{partial_name}/{name}.{extension}"
             put_input(key, content)
             values[name] = key
-        elif isinstance(declared, TextInput):
-            values[name] = text
-        elif isinstance(declared, NumberInput):
-            values[name] = 1
-        elif isinstance(declared, ChoiceInput):
-            values[name] = declared.minimum
+        else:
+            values[name] = _make_value(declared, text)
     body = make_message(
         workflow,
         values,
@@ -76,3 +86,18 @@ def make_sample_job(
     )
     is_shown = any(media.type in ("image", "video") for _, media in workflow.media_inputs())
     return SampleJob(job_id, partial_name, workflow, body, color if is_shown else None, text)
+
+
+def _make_value(declared: ValueInput, text: str) -> object:
+    match declared:
+        case TextInput():
+            return text
+        case IntegerInput() | NumberInput():
+            return 1 if declared.minimum is None else max(declared.minimum, 1)
+        case BooleanInput():
+            return True
+        case EnumInput():
+            return declared.values[0]
+        case ListInput():
+            item = text if declared.of == "text" else 1
+            return [item] * max(declared.min_items, 1)

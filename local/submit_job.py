@@ -1,5 +1,6 @@
 """Sending one job by hand, and waiting for its answer."""
 
+import json
 import time
 import uuid
 from collections.abc import Callable, Mapping, Sequence
@@ -16,7 +17,14 @@ from local.terminal import open_terminal
 from ml_service.adapters.workflow_files import load_catalog
 from ml_service.domain.errors import MlServiceError
 from ml_service.domain.jobs import Job
-from ml_service.domain.workflows import ChoiceInput, MediaInput, NumberInput, Workflow
+from ml_service.domain.manifests import (
+    BooleanInput,
+    IntegerInput,
+    ListInput,
+    MediaInput,
+    NumberInput,
+    Workflow,
+)
 
 _WORKFLOWS = Path(__file__).parent.parent / "workflows"
 _LOOK_SECONDS = 0.3
@@ -108,13 +116,19 @@ def _parse_value(
     workflow: Workflow, name: str, value: str, read_file: Callable[[Path], bytes]
 ) -> object:
     declared = workflow.inputs[name]
-    if isinstance(declared, NumberInput | ChoiceInput):
-        parse = int if isinstance(declared, ChoiceInput) else float
+    if isinstance(declared, NumberInput | IntegerInput):
+        parse = int if isinstance(declared, IntegerInput) else float
         try:
             return parse(value)
         except ValueError:
             kind = "a whole number" if parse is int else "a number"
             raise InputValueError(f"{name} must be {kind}, not {value!r}") from None
+    if isinstance(declared, BooleanInput):
+        if value not in ("true", "false"):
+            raise InputValueError(f"{name} must be true or false, not {value!r}")
+        return value == "true"
+    if isinstance(declared, ListInput):
+        return _parse_list(name, value)
     if not value.startswith("@"):
         return value
     path = Path(value.removeprefix("@"))
@@ -127,6 +141,16 @@ def _parse_value(
         raise InputValueError(f"{name}: {path}: {error.strerror}") from None
     except UnicodeDecodeError:
         raise InputValueError(f"{name}: {path} is no text in UTF-8") from None
+
+
+def _parse_list(name: str, value: str) -> list[object]:
+    try:
+        items = json.loads(value)
+    except ValueError:
+        items = None
+    if not isinstance(items, list):
+        raise InputValueError(f"{name} must be a list in JSON, not {value!r}")
+    return items
 
 
 def _send_job(

@@ -22,7 +22,7 @@ from local.local_deployment import LocalDeployment
 from ml_service.adapters.workflow_files import load_catalog
 from ml_service.domain.errors import JobNotFoundError, WorkflowError
 from ml_service.domain.jobs import Job
-from ml_service.domain.workflows import Workflow
+from ml_service.domain.manifests import Workflow
 
 _FOLDER: Final = Path(__file__).resolve().parent
 _MOST_JOBS: Final = 200

@@ -93,7 +93,7 @@ def test_a_refusal_never_quotes_the_message():
     ],
 )
 def test_the_partial_name_is_found_wherever_it_can_be(body: str, expected: str | None):
-    assert find_partial_name(body) == expected
+    assert find_partial_name(body, sqs_message_id="sqs-1") == expected
 
 
 @pytest.mark.parametrize(

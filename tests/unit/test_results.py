@@ -4,9 +4,9 @@ from datetime import timedelta
 import pytest
 
 from ml_service.domain.errors import OutputInvalidError, OutputMissingError
+from ml_service.domain.manifests import OutputRole
 from ml_service.domain.replies import make_error_reply, make_success_reply
 from ml_service.domain.results import OutputFile, assign_roles, list_output_files
-from ml_service.domain.workflows import OutputRole
 from tests.fakes import NOON
 from tests.makers import CATALOG
 

@@ -6,7 +6,7 @@ import pytest
 
 from local.job_messages import UnknownInputError
 from local.submit_job import InputValueError, LocalFile, parse_inputs
-from ml_service.domain.workflows import Workflow
+from ml_service.domain.manifests import Workflow
 
 WORKFLOW = Workflow.model_validate(
     {
@@ -16,8 +16,8 @@ WORKFLOW = Workflow.model_validate(
         "inputs": {
             "photo": {"type": "image", "member": "InputS3Key"},
             "text": {"type": "text", "member": "PromptText", "default": ""},
-            "seconds": {"type": "number", "member": "Seconds"},
-            "voice": {"type": "choice", "member": "Voice", "maximum": 3, "default": 1},
+            "seconds": {"type": "number", "member": "Seconds", "default": 0},
+            "voice": {"type": "integer", "member": "Voice", "maximum": 3, "default": 1},
         },
         "bindings": {
             name: [{"node": "1", "input": name}]

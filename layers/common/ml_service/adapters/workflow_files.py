@@ -1,6 +1,5 @@
 """Workflows as they lie on disk: <fleet>/<workflow>.yaml with its graph in <workflow>.json."""
 
-import json
 from collections.abc import Iterable, Iterator
 from pathlib import Path
 
@@ -8,7 +7,9 @@ import yaml
 from pydantic import ValidationError
 
 from ml_service.domain.errors import WorkflowError
-from ml_service.domain.workflows import Graph, Workflow, WorkflowCatalog
+from ml_service.domain.graphs import Graph, read_graph
+from ml_service.domain.manifests import Workflow
+from ml_service.domain.workflows import WorkflowCatalog
 
 
 def load_catalog(directory: Path, fleets: Iterable[str] | None = None) -> WorkflowCatalog:
@@ -16,28 +17,29 @@ def load_catalog(directory: Path, fleets: Iterable[str] | None = None) -> Workfl
 
     Raises WorkflowError with the file and what is wrong in it.
     """
+    return WorkflowCatalog(
+        (load_manifest(manifest), load_graph(manifest.with_suffix(".json")))
+        for manifest in list_manifests(directory, fleets)
+    )
+
+
+def list_manifests(directory: Path, fleets: Iterable[str] | None = None) -> Iterator[Path]:
+    """The manifests' files, fleet by fleet; raises WorkflowError."""
+    if not directory.is_dir():
+        raise WorkflowError(f"{directory} is no folder of workflows.")
     folders = (
         [directory / fleet for fleet in fleets]
         if fleets is not None
         else sorted(path for path in directory.iterdir() if path.is_dir())
     )
-    return WorkflowCatalog(pair for folder in folders for pair in _load_folder(folder))
+    return (manifest for folder in folders for manifest in sorted(folder.glob("*.yaml")))
 
 
-def _load_folder(folder: Path) -> Iterator[tuple[Workflow, Graph]]:
-    for manifest in sorted(folder.glob("*.yaml")):
-        workflow = _load_manifest(manifest)
-        if workflow.workflow != manifest.stem:
-            raise WorkflowError(f"{manifest}: workflow must be {manifest.stem}, as the file is.")
-        if workflow.fleet != folder.name:
-            raise WorkflowError(f"{manifest}: fleet must be {folder.name}, as the folder is.")
-        yield workflow, _load_graph(manifest.with_suffix(".json"))
-
-
-def _load_manifest(path: Path) -> Workflow:
+def load_manifest(path: Path) -> Workflow:
+    """Read one manifest; raises WorkflowError."""
     try:
-        return Workflow.model_validate(yaml.safe_load(path.read_text(encoding="utf-8")))
-    except yaml.YAMLError as error:
+        workflow = Workflow.model_validate(yaml.safe_load(path.read_text(encoding="utf-8")))
+    except (yaml.YAMLError, UnicodeDecodeError) as error:
         raise WorkflowError(f"{path}: not valid YAML: {error}") from None
     except ValidationError as error:
         faults = "; ".join(
@@ -45,20 +47,20 @@ def _load_manifest(path: Path) -> Workflow:
             for fault in error.errors()
         )
         raise WorkflowError(f"{path}: {faults}") from None
+    if workflow.workflow != path.stem:
+        raise WorkflowError(f"{path}: workflow must be {path.stem}, as the file is.")
+    if workflow.fleet != path.parent.name:
+        raise WorkflowError(f"{path}: fleet must be {path.parent.name}, as the folder is.")
+    return workflow
 
 
-def _load_graph(path: Path) -> Graph:
+def load_graph(path: Path) -> Graph:
+    """Read one graph file; raises WorkflowError."""
     try:
-        graph = json.loads(path.read_text(encoding="utf-8"))
+        return read_graph(path.read_text(encoding="utf-8"))
     except FileNotFoundError:
         raise WorkflowError(f"{path}: the graph of this workflow is missing.") from None
-    except ValueError as error:
-        raise WorkflowError(f"{path}: not valid JSON: {error}") from None
-    if not isinstance(graph, dict) or not all(
-        isinstance(node, dict) and isinstance(node.get("class_type"), str)
-        for node in graph.values()
-    ):
-        raise WorkflowError(
-            f"{path}: not an API-format graph; export it from ComfyUI with Save (API Format)."
-        )
-    return graph
+    except UnicodeDecodeError as error:
+        raise WorkflowError(f"{path}: not a text in UTF-8: {error.reason}") from None
+    except WorkflowError as error:
+        raise WorkflowError(f"{path}: {error}") from None

@@ -1,25 +1,26 @@
 """What a message says, turned into what a workflow takes: checked values and named files."""
 
-import math
 import re
-from collections.abc import Mapping
+from collections.abc import Callable, Container, Mapping
+from dataclasses import dataclass
 from posixpath import basename, splitext
 
 from pydantic import BaseModel, ConfigDict
 
 from ml_service.domain.errors import RefusalCode, RefusedMessageError
-from ml_service.domain.workflows import (
-    ChoiceInput,
+from ml_service.domain.input_values import Value, is_encodable, read_value, refuse_value
+from ml_service.domain.manifests import (
+    MAX_SEED,
+    SEED,
+    Input,
+    IntegerInput,
     MediaInput,
     NumberInput,
-    TextInput,
     Workflow,
-    is_main,
 )
 
 _MAX_KEY_BYTES = 1024
 _MAX_GROUP_ID = 2**63 - 1
-_LINE_BREAKS = re.compile(r"[\t\r\n]+")
 _UNSAFE_KEY = re.compile(r"[\x00-\x1f\x7f\\?]")
 
 
@@ -32,17 +33,32 @@ class MediaSource(BaseModel):
     bucket: str
     key: str
     upload_name: str
+    max_bytes: int | None = None
 
 
 class JobInputs(BaseModel):
-    """Everything that a job's prompt is made of, but for the seed and the uploaded names."""
+    """Everything that a job's prompt is made of, but for the uploaded names."""
 
     model_config = ConfigDict(frozen=True)
 
     output_prefix: str
     """Every result's file name begins with it, and the backend finds results by it."""
     media: tuple[MediaSource, ...]
-    values: Mapping[str, str | float]
+    values: Mapping[str, Value]
+    seed: int | None = None
+    """The seed that the message or the manifest gives; None asks for a random one."""
+
+
+@dataclass(frozen=True)
+class _Sent:
+    """What a message says of one input."""
+
+    label: str
+    """How the sender knows the input."""
+    value: object
+    """The value, or a file's S3 key; None if there is none."""
+    read_bucket: Callable[[], str]
+    """The bucket of a file that has a key."""
 
 
 def resolve_inputs(
@@ -50,73 +66,158 @@ def resolve_inputs(
     payload: Mapping[str, object],
     *,
     partial_name: str,
-    input_buckets: frozenset[str],
+    input_buckets: Container[str],
 ) -> JobInputs:
-    """Check a payload against its workflow's manifest; raises RefusedMessageError."""
-    group_id = _read_group_id(payload)
-    stem = [str(group_id), workflow.workflow]
-    for _, media in workflow.media_inputs():
-        if is_main(media) and (key := _read_key(payload, media)):
-            stem.append(splitext(basename(key))[0])
-    output_prefix = "-".join([*stem, partial_name])
+    """Check a backend's payload against its workflow's manifest; raises RefusedMessageError."""
+    stem = f"{_read_group_id(payload)}-{workflow.workflow}"
+    sent = {
+        name: _find_in_payload(payload, name, declared, input_buckets)
+        for name, declared in workflow.inputs.items()
+    }
+    return _resolve(workflow, sent, stem=stem, unique=partial_name, seed=None)
 
-    values: dict[str, str | float] = {}
-    for name, declared in workflow.inputs.items():
-        if isinstance(declared, ChoiceInput):
-            values[name] = _read_choice(payload, declared)
-        elif isinstance(declared, TextInput):
-            values[name] = _read_text(payload, declared)
-        elif isinstance(declared, NumberInput):
-            values[name] = _read_number(payload, declared)
+
+def resolve_native_inputs(
+    workflow: Workflow, inputs: Mapping[str, object], *, job_id: str, input_buckets: Container[str]
+) -> JobInputs:
+    """Check a native message's inputs against the same manifest; raises RefusedMessageError."""
+    unknown = inputs.keys() - workflow.inputs.keys() - {SEED}
+    if unknown:
+        known = ", ".join((*workflow.inputs, SEED))
+        raise refuse_value("inputs", f"has a member that the workflow has not; it has {known}")
+    seed = inputs.get(SEED)
+    if seed is not None and (
+        isinstance(seed, bool) or not isinstance(seed, int) or not 0 <= seed <= MAX_SEED
+    ):
+        raise refuse_value("inputs.seed", f"must be an integer from 0 to {MAX_SEED}")
+    sent = {
+        name: _find_in_inputs(inputs, name, declared, input_buckets)
+        for name, declared in workflow.inputs.items()
+    }
+    return _resolve(workflow, sent, stem=workflow.workflow, unique=job_id, seed=seed)
+
+
+def _resolve(
+    workflow: Workflow,
+    sent: Mapping[str, _Sent],
+    *,
+    stem: str,
+    unique: str,
+    seed: int | None,
+) -> JobInputs:
+    keys = {name: _read_key(sent[name], media) for name, media in workflow.media_inputs()}
+    main_key = keys.get(workflow.main_input or "")
+    base_name = f"-{splitext(basename(main_key))[0]}" if main_key else ""
+    output_prefix = f"{stem}{base_name}-{unique}"
+
+    values: dict[str, Value] = {
+        name: read_value(declared, sent[name].value, label=sent[name].label)
+        for name, declared in workflow.inputs.items()
+        if not isinstance(declared, MediaInput)
+    }
     sources = []
     for name, media in workflow.media_inputs():
-        key = _read_key(payload, media)
+        key = keys[name]
         if key is not None:
-            bucket = _read_bucket(payload, media.bucket_member, input_buckets)
             upload_name = media.upload_name.format(
                 prefix=output_prefix, workflow=workflow.workflow, extension=_extension(key)
             )
-            sources.append(MediaSource(input=name, bucket=bucket, key=key, upload_name=upload_name))
+            sources.append(
+                MediaSource(
+                    input=name,
+                    bucket=sent[name].read_bucket(),
+                    key=key,
+                    upload_name=upload_name,
+                    max_bytes=media.max_bytes,
+                )
+            )
         elif _is_required(media, values):
-            raise _invalid(media.member, "must be the S3 key of an input file")
+            raise refuse_value(sent[name].label, "must be the S3 key of an input file")
         else:
             values[name] = media.absent_name or ""
-    return JobInputs(output_prefix=output_prefix, media=tuple(sources), values=values)
+    return JobInputs(
+        output_prefix=output_prefix,
+        media=tuple(sources),
+        values=values,
+        seed=workflow.seed.fixed if seed is None else seed,
+    )
+
+
+def _find_in_payload(
+    payload: Mapping[str, object], name: str, declared: Input, input_buckets: Container[str]
+) -> _Sent:
+    member = declared.member_of(name)
+    value = payload.get(member)
+    if declared.index is not None and value is not None:
+        value = _pick_entry(value, declared, declared.index, member)
+
+    def read_bucket() -> str:
+        bucket_member = declared.bucket_member if isinstance(declared, MediaInput) else ""
+        for bucket_name in (bucket_member, "S3Bucket"):
+            bucket = payload.get(bucket_name)
+            if bucket is not None and not (isinstance(bucket, str) and not bucket.strip()):
+                return _read_bucket(bucket, bucket_name, input_buckets)
+        raise refuse_value("S3Bucket", "must be the name of a bucket")
+
+    return _Sent(member, value, read_bucket)
+
+
+def _pick_entry(entries: object, declared: Input, index: int, member: str) -> object:
+    """One entry of a list; a list too short for a file is an error, else as good as none."""
+    if isinstance(entries, list):
+        length = declared.length if isinstance(declared, IntegerInput | NumberInput) else None
+        if length in (None, len(entries)) and len(entries) > index:
+            return entries[index]
+        if not isinstance(declared, MediaInput):
+            return None
+    what = f" of at least {index + 1} S3 keys" if isinstance(declared, MediaInput) else ""
+    raise refuse_value(member, f"must be a list{what}")
+
+
+def _find_in_inputs(
+    inputs: Mapping[str, object], name: str, declared: Input, input_buckets: Container[str]
+) -> _Sent:
+    label, value = f"inputs.{name}", inputs.get(name)
+    file: Mapping[str, object] = {}
+    if isinstance(declared, MediaInput) and value is not None:
+        if not isinstance(value, dict):
+            raise refuse_value(label, 'must be {"bucket": ..., "key": ...}')
+        file, value, label = value, value.get("key"), f"{label}.key"
+
+    def read_bucket() -> str:
+        return _read_bucket(file.get("bucket"), f"inputs.{name}.bucket", input_buckets)
+
+    return _Sent(label, value, read_bucket)
 
 
 def _read_group_id(payload: Mapping[str, object]) -> int:
     value = payload.get("GroupId")
     if isinstance(value, bool) or not isinstance(value, int) or not 0 <= value <= _MAX_GROUP_ID:
-        raise _invalid("GroupId", "must be an integer that is not negative")
+        raise refuse_value("GroupId", "must be an integer that is not negative")
     return value
 
 
-def _is_required(media: MediaInput, values: Mapping[str, str | float]) -> bool:
+def _is_required(media: MediaInput, values: Mapping[str, Value]) -> bool:
     if media.absent_name is None:
         return True
     when = media.required_when
     return when is not None and values[when.input] == when.equals
 
 
-def _read_key(payload: Mapping[str, object], declared: MediaInput) -> str | None:
+def _read_key(sent: _Sent, declared: MediaInput) -> str | None:
     """The key of an input file, None if the message has none."""
-    member = declared.member
-    value = payload.get(member)
-    if declared.index is not None and value is not None:
-        if not isinstance(value, list) or len(value) <= declared.index:
-            raise _invalid(member, f"must be a list of at least {declared.index + 1} S3 keys")
-        value = value[declared.index]
+    value, label = sent.value, sent.label
     if value is None or (isinstance(value, str) and not value.strip()):
         return None
     if not isinstance(value, str) or not _is_usable_key(value):
-        raise _invalid(member, "is not an S3 key that can be used")
+        raise refuse_value(label, "is not an S3 key that can be used")
     extensions = declared.extensions
     if declared.default_file is not None and _extension(value) not in extensions:
         value = f"{value.rstrip('/')}/{declared.default_file}"
     if _extension(value) not in extensions:
         raise RefusedMessageError(
             RefusalCode.UNSUPPORTED_MEDIA,
-            f"{member} must end in one of: {', '.join(sorted(extensions))}.",
+            f"{label} must end in one of: {', '.join(sorted(extensions))}.",
         )
     return value
 
@@ -124,84 +225,22 @@ def _read_key(payload: Mapping[str, object], declared: MediaInput) -> str | None
 def _is_usable_key(key: str) -> bool:
     return (
         len(key.encode("utf-8", "surrogatepass")) <= _MAX_KEY_BYTES
-        and _is_encodable(key)
+        and is_encodable(key)
         and not _UNSAFE_KEY.search(key)
         and not key.startswith("/")
         and ".." not in key.split("/")
     )
 
 
-def _read_bucket(payload: Mapping[str, object], member: str, allowed: frozenset[str]) -> str:
-    for name in (member, "S3Bucket"):
-        value = payload.get(name)
-        if value is not None and not isinstance(value, str):
-            raise _invalid(name, "must be the name of a bucket")
-        if value is not None and value.strip():
-            if value not in allowed:
-                raise RefusedMessageError(
-                    RefusalCode.FORBIDDEN_SOURCE, f"{name} names a bucket that is not allowed."
-                )
-            return value
-    raise _invalid("S3Bucket", "must be the name of a bucket")
-
-
-def _read_text(payload: Mapping[str, object], declared: TextInput) -> str:
-    value = payload.get(declared.member)
-    if value is None:
-        return declared.default
-    if not isinstance(value, str) or not _is_encodable(value):
-        raise _invalid(declared.member, "must be a text")
-    if len(value) > declared.max_length:
-        raise _invalid(declared.member, f"must have at most {declared.max_length} characters")
-    text = _LINE_BREAKS.sub(" ", value)
-    return text if text.strip() else declared.default
-
-
-def _read_number(payload: Mapping[str, object], declared: NumberInput) -> float:
-    value = payload.get(declared.member)
-    if value is None:
-        value = declared.default
-    if isinstance(value, bool) or not isinstance(value, int | float) or not math.isfinite(value):
-        raise _invalid(declared.member, "must be a number")
-    if value < 0:
-        raise _invalid(declared.member, "must not be negative")
-    if value == 0 and declared.zero_means is not None:
-        value = declared.zero_means
-    if declared.maximum is not None:
-        value = min(value, declared.maximum)
-    return value
-
-
-def _read_choice(payload: Mapping[str, object], declared: ChoiceInput) -> int:
-    value = payload.get(declared.member)
-    if declared.index is not None and value is not None:
-        if not isinstance(value, list):
-            raise _invalid(declared.member, "must be a list of integers")
-        is_complete = declared.length in (None, len(value)) and len(value) > declared.index
-        value = value[declared.index] if is_complete else None
-    if value is None:
-        return declared.default
-    if isinstance(value, bool) or not isinstance(value, int):
-        raise _invalid(declared.member, "must hold integers")
-    if not declared.minimum <= value <= declared.maximum:
-        return declared.default
-    if value in declared.refused:
-        raise RefusedMessageError(RefusalCode.INVALID_MESSAGE, declared.refused[value])
-    return value
+def _read_bucket(bucket: object, label: str, allowed: Container[str]) -> str:
+    if not isinstance(bucket, str) or not bucket.strip():
+        raise refuse_value(label, "must be the name of a bucket")
+    if bucket not in allowed:
+        raise RefusedMessageError(
+            RefusalCode.FORBIDDEN_SOURCE, f"{label} names a bucket that is not allowed."
+        )
+    return bucket
 
 
 def _extension(key: str) -> str:
     return splitext(key)[1].removeprefix(".").lower()
-
-
-def _is_encodable(text: str) -> bool:
-    """Whether the text is free of lone surrogates, which no server could be sent."""
-    try:
-        text.encode()
-    except UnicodeEncodeError:
-        return False
-    return True
-
-
-def _invalid(member: str, what: str) -> RefusedMessageError:
-    return RefusedMessageError(RefusalCode.INVALID_MESSAGE, f"{member} {what}.")

@@ -5,7 +5,7 @@ import uuid
 from collections.abc import Mapping
 from datetime import UTC, datetime
 
-from ml_service.domain.workflows import OutputRole
+from ml_service.domain.manifests import OutputRole
 
 _CONTRACT = "Frever.Client.Shared.AI.ComfyUi.Contract"
 _NAMESPACE = uuid.UUID("0b7c1e60-9a54-4d7e-8a34-5f1f7b3f2c55")

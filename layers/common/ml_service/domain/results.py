@@ -7,7 +7,7 @@ from pathlib import PurePosixPath
 from pydantic import BaseModel, ConfigDict
 
 from ml_service.domain.errors import OutputInvalidError, OutputMissingError
-from ml_service.domain.workflows import OutputRole
+from ml_service.domain.manifests import OutputRole
 
 RESULT_PREFIX = "comfyui-results/"
 

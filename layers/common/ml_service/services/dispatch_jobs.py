@@ -3,20 +3,13 @@
 from collections import defaultdict
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
-from datetime import datetime
+from datetime import datetime, timedelta
 from enum import StrEnum
 
 from ml_service.domain.errors import RefusalCode, RefusedMessageError
-from ml_service.domain.inputs import resolve_inputs
-from ml_service.domain.jobs import (
-    RECORD_LIFETIME,
-    Failure,
-    Job,
-    JobState,
-    make_fingerprint,
-    make_refused_id,
-)
-from ml_service.domain.messages import Message, find_partial_name, parse_message
+from ml_service.domain.job_requests import JobRequest, read_job_request
+from ml_service.domain.jobs import RECORD_LIFETIME, Failure, Job, JobState, make_refused_id
+from ml_service.domain.messages import find_partial_name
 from ml_service.domain.replies import make_error_reply
 from ml_service.domain.workflows import WorkflowCatalog
 from ml_service.ports import (
@@ -109,36 +102,36 @@ class DispatchJobs:
     def _accept(
         self, queued: QueuedMessage, now: datetime, new_seed: Callable[[], int]
     ) -> DispatchOutcome:
-        message = parse_message(queued.body, sqs_message_id=queued.message_id)
-        workflow = self.catalog.classify(message.subject, message.payload)
-        inputs = resolve_inputs(
-            workflow,
-            message.payload,
-            partial_name=message.partial_name,
+        request = read_job_request(
+            queued.body,
+            sqs_message_id=queued.message_id,
+            catalog=self.catalog,
             input_buckets=self.input_buckets,
         )
+        workflow, inputs = request.workflow, request.inputs
         job = Job(
-            job_id=message.job_id,
+            job_id=request.job_id,
             state=JobState.QUEUED,
-            subject=message.subject,
-            partial_name=message.partial_name,
-            fingerprint=make_fingerprint(message.subject, message.payload),
+            subject=request.subject,
+            partial_name=request.partial_name,
+            fingerprint=request.fingerprint,
             received_at=now,
+            deadline=now + timedelta(seconds=request.deadline_seconds),
             expires_at=int((now + RECORD_LIFETIME).timestamp()),
             workflow=workflow.workflow,
             fleet=workflow.fleet,
             inputs=inputs,
-            seed=new_seed(),
+            seed=new_seed() if inputs.seed is None else inputs.seed,
             run_seconds=workflow.run_seconds,
             expected_seconds=workflow.expected_seconds,
         )
         if not self.jobs.add(job):
-            return self._meet_again(queued, message, job)
+            return self._meet_again(queued, request, job)
         return DispatchOutcome(
             queued.message_id, DispatchStatus.FORWARDED, job.job_id, workflow.fleet
         )
 
-    def _meet_again(self, queued: QueuedMessage, message: Message, job: Job) -> DispatchOutcome:
+    def _meet_again(self, queued: QueuedMessage, request: JobRequest, job: Job) -> DispatchOutcome:
         known = self.jobs.get(job.job_id)
         if known.fingerprint == job.fingerprint:
             # QUEUED may mean that a crash came between record and forwarding. Forwarding twice
@@ -149,7 +142,7 @@ class DispatchJobs:
                 else DispatchStatus.REPEATED
             )
             return DispatchOutcome(queued.message_id, status, job.job_id, known.fleet)
-        if known.partial_name == message.partial_name:
+        if known.partial_name == request.partial_name:
             # An error under this name would be taken for the first job's answer.
             return DispatchOutcome(
                 queued.message_id,
@@ -171,7 +164,7 @@ class DispatchJobs:
             queued.message_id, DispatchStatus.REFUSED, record_id, code=refusal.code
         )
         try:
-            partial_name = find_partial_name(queued.body)
+            partial_name = find_partial_name(queued.body, sqs_message_id=queued.message_id)
             if partial_name is None:
                 self.refused_messages.keep(
                     queued.body, code=refusal.code, sentence=refusal.sentence

@@ -68,7 +68,7 @@ class FinishJob:
         if job.result_keys:
             roles = assign_roles(
                 job.result_keys,
-                self.catalog.workflow(job.workflow).outputs.roles,
+                self.catalog.workflow(job.workflow).outputs.role_patterns,
                 output_prefix=job.inputs.output_prefix if job.inputs else "",
             )
             reply = make_success_reply(

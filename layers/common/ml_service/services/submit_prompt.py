@@ -2,11 +2,12 @@
 
 from dataclasses import dataclass
 
-from ml_service.domain.errors import InstanceUnreachableError
+from ml_service.domain.errors import InputTooLargeError, InstanceUnreachableError
 from ml_service.domain.jobs import Job, JobState
+from ml_service.domain.manifests import OUTPUT_PREFIX, SEED
 from ml_service.domain.prompts import PromptState, make_prompt_id
 from ml_service.domain.rendering import render_prompt
-from ml_service.domain.workflows import OUTPUT_PREFIX, SEED, WorkflowCatalog
+from ml_service.domain.workflows import WorkflowCatalog
 from ml_service.ports import Clock, ComfyUI, ComfyUIConnector, FleetStore, JobStore, MediaStore
 from ml_service.services.record_reading import record_reading
 
@@ -64,6 +65,10 @@ class SubmitPrompt:
         values = {**job.inputs.values, OUTPUT_PREFIX: job.inputs.output_prefix, SEED: job.seed}
         for source in job.inputs.media:
             with self.media.open_input(source.bucket, source.key) as content:
+                if source.max_bytes is not None and content.size > source.max_bytes:
+                    raise InputTooLargeError(
+                        f"The input {source.key} is larger than {source.max_bytes} bytes."
+                    )
                 values[source.input] = comfyui.upload(source.upload_name, content)
         workflow = self.catalog.workflow(job.workflow)
         return render_prompt(workflow, self.catalog.graph(job.workflow), values)

@@ -1,0 +1,66 @@
+"""What a message asks for, whatever its form: a workflow, with inputs that fit its manifest."""
+
+from collections.abc import Container
+from dataclasses import dataclass
+
+from ml_service.domain.inputs import JobInputs, resolve_inputs, resolve_native_inputs
+from ml_service.domain.jobs import make_fingerprint
+from ml_service.domain.manifests import Workflow
+from ml_service.domain.messages import NativeMessage, parse_message
+from ml_service.domain.workflows import WorkflowCatalog
+
+
+@dataclass(frozen=True)
+class JobRequest:
+    """A message that can become a job."""
+
+    job_id: str
+    subject: str
+    """Empty for a native message."""
+    partial_name: str
+    """What the reply carries; of a native message the job id."""
+    workflow: Workflow
+    inputs: JobInputs
+    fingerprint: str
+    deadline_seconds: int
+
+
+def read_job_request(
+    body: str, *, sqs_message_id: str, catalog: WorkflowCatalog, input_buckets: Container[str]
+) -> JobRequest:
+    """Read the body of a message on the input queue; raises RefusedMessageError."""
+    message = parse_message(body, sqs_message_id=sqs_message_id)
+    if isinstance(message, NativeMessage):
+        workflow = (
+            catalog.choose_by_file(message.prompt_file)
+            if message.prompt_file
+            else catalog.choose(message.workflow)
+        )
+        inputs = resolve_native_inputs(
+            workflow, message.inputs, job_id=message.job_id, input_buckets=input_buckets
+        )
+        return JobRequest(
+            job_id=message.job_id,
+            subject="",
+            partial_name=message.job_id,
+            workflow=workflow,
+            inputs=inputs,
+            fingerprint=make_fingerprint(workflow.workflow, message.inputs),
+            deadline_seconds=message.deadline_seconds or workflow.deadline_seconds,
+        )
+    workflow = catalog.classify(message.subject, message.payload)
+    inputs = resolve_inputs(
+        workflow,
+        message.payload,
+        partial_name=message.partial_name,
+        input_buckets=input_buckets,
+    )
+    return JobRequest(
+        job_id=message.job_id,
+        subject=message.subject,
+        partial_name=message.partial_name,
+        workflow=workflow,
+        inputs=inputs,
+        fingerprint=make_fingerprint(message.subject, message.payload),
+        deadline_seconds=workflow.deadline_seconds,
+    )

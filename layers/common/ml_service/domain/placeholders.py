@@ -1,0 +1,57 @@
+"""The marks in a graph's texts that stand for inputs: ``___name___``, and a manifest's tokens."""
+
+import re
+from collections.abc import Iterator, Mapping
+
+from ml_service.domain.graphs import BareWord, Graph
+from ml_service.domain.manifests import COMPUTED_INPUTS, Workflow
+
+MAIN_PLACEHOLDERS = ("input", "image", "video")
+"""Each of them stands for the main input file, whatever the manifest calls it."""
+ANY_PLACEHOLDER = re.compile(r"___[A-Za-z][A-Za-z0-9]*(?:_[A-Za-z0-9]+)*___")
+
+
+class Marks:
+    """What stands for the inputs of one workflow, to be looked for in one pass."""
+
+    def __init__(self, workflow: Workflow) -> None:
+        placeholders = {name: name for name in (*workflow.inputs, *sorted(COMPUTED_INPUTS))}
+        if workflow.main_input is not None:
+            for alias in MAIN_PLACEHOLDERS:
+                placeholders.setdefault(alias, workflow.main_input)
+        self.inputs: Mapping[str, str] = {
+            **workflow.tokens,
+            **{f"___{name}___": stands_for for name, stands_for in placeholders.items()},
+        }
+        """The name of the input that each mark stands for."""
+        longest_first = sorted(self.inputs, key=len, reverse=True)
+        self.pattern = re.compile("|".join(map(re.escape, longest_first)))
+
+    def find(self, leaf: object) -> list[str]:
+        """Every mark in a text, or the one that a bare word is."""
+        if isinstance(leaf, BareWord):
+            return [leaf.word] if leaf.word in self.inputs else []
+        return self.pattern.findall(leaf) if isinstance(leaf, str) else []
+
+
+def has_placeholders(graph: Graph) -> bool:
+    """Whether the graph was made to be filled by placeholders, and by nothing else."""
+    return any(
+        isinstance(leaf, BareWord) or (isinstance(leaf, str) and ANY_PLACEHOLDER.search(leaf))
+        for node in graph.values()
+        for _, leaf in walk_leaves(node)
+    )
+
+
+def walk_leaves(
+    value: object, place: tuple[str, ...] = ()
+) -> Iterator[tuple[tuple[str, ...], object]]:
+    """Every text, number and bare word of a node, with the names that lead to it."""
+    if isinstance(value, Mapping):
+        for name, member in value.items():
+            yield from walk_leaves(member, (*place, name))
+    elif isinstance(value, list):
+        for index, item in enumerate(value):
+            yield from walk_leaves(item, (*place, str(index)))
+    else:
+        yield place, value
