@@ -46,11 +46,12 @@ clients: setup ## Run other people's ComfyUI clients against the simulator (need
 	INDEPENDENT_CLIENTS=1 $(BIN)/python -m pytest -q tests/e2e/test_independent_clients.py
 
 .PHONY: check
-check: setup ## Format, lint, types and the dependency rule
+check: setup ## Format, lint, types, the dependency rule and the workflows
 	$(BIN)/ruff format --check .
 	$(BIN)/ruff check .
 	$(BIN)/mypy
 	$(BIN)/lint-imports
+	$(BIN)/ml-service workflows check
 
 .PHONY: build
 build: setup .venv-sam/.installed ## Check templates and state machine, build what sam deploy uploads

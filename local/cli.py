@@ -6,6 +6,7 @@ from typing import TYPE_CHECKING, Annotated
 
 import typer
 
+from local.workflow_commands import app as workflows_app
 from ml_service.domain.errors import MlServiceError
 
 if TYPE_CHECKING:
@@ -21,6 +22,7 @@ app = typer.Typer(
 
 jobs_app = typer.Typer(help="Look at jobs.", no_args_is_help=True)
 app.add_typer(jobs_app, name="jobs")
+app.add_typer(workflows_app, name="workflows")
 
 ReadyFileOption = Annotated[
     Path | None, typer.Option(help="Ready file of the local mode to work against.")

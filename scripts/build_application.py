@@ -11,12 +11,14 @@ from pathlib import Path
 
 from samtranslator.model.exceptions import InvalidDocumentException
 
+from local.check_workflows import check_workflows
 from scripts.check_state_machine import find_definition_faults
 from scripts.lint_template import lint_plain, lint_transformed
 from scripts.transform_template import read_template, transform_template
 
 ROOT = Path(__file__).parents[1]
 TEMPLATE = ROOT / "template.yaml"
+WORKFLOWS = ROOT / "workflows"
 FLEETS_TEMPLATE = ROOT / "fleets" / "template.yaml"
 SAM = ROOT / ".venv-sam" / "bin" / "sam"
 
@@ -63,6 +65,12 @@ def check_state_machines(path: Path = TEMPLATE) -> None:
             text = (path.parent / properties["DefinitionUri"]).read_text()
             supplied = properties.get("DefinitionSubstitutions", {}).keys()
             _refuse(find_definition_faults(text, json.loads(text), supplied=supplied))
+
+
+def check_shipped_workflows(directory: Path = WORKFLOWS) -> None:
+    """Every manifest with its graph: what a function would refuse when it starts."""
+    reports = check_workflows(directory)
+    _refuse([f"{report.path}: {fault}" for report in reports for fault in report.faults])
 
 
 def build_application() -> None:
@@ -129,6 +137,7 @@ STEPS: Sequence[tuple[str, Callable[[], None]]] = (
     ("lint of the transformed template", check_transformed_template),
     ("lint of the fleets' template", check_fleets_template),
     ("state machine", check_state_machines),
+    ("workflows", check_shipped_workflows),
     ("sam build", build_application),
 )
 

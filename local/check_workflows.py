@@ -1,0 +1,136 @@
+"""Checking workflows: every manifest with its graph, and the graphs that fleets warm up with."""
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from pathlib import Path
+
+import requests
+
+from local.graph_folder import is_warm_up, list_graph_folder
+from ml_service.adapters.workflow_files import (
+    list_manifests,
+    load_catalog,
+    load_graph,
+    load_manifest,
+)
+from ml_service.domain.errors import MlServiceError, WorkflowError
+from ml_service.domain.graph_faults import (
+    find_faults,
+    find_graph_faults,
+    find_placeholder_faults,
+    find_unused_inputs,
+)
+from ml_service.domain.manifests import Workflow
+from ml_service.domain.node_definitions import (
+    Definitions,
+    find_definition_faults,
+    find_missing_needs,
+)
+from ml_service.domain.placeholders import has_placeholders
+
+_TIMEOUT_SECONDS = 60.0
+"""An instance with many custom nodes takes seconds to list them."""
+
+
+class InstanceError(MlServiceError):
+    """When a ComfyUI server does not list its node classes."""
+
+
+@dataclass(frozen=True)
+class FileReport:
+    """What was found of one file."""
+
+    path: Path
+    name: str
+    """The workflow's name, or what else the file is."""
+    faults: Sequence[str] = ()
+    filled_by: str = ""
+    """placeholders, bindings, or nothing for a graph that takes no inputs."""
+    unused: Sequence[str] = ()
+    """The workflow's inputs that the graph does not take."""
+
+
+def check_workflows(
+    directory: Path, *, graphs: Path | None = None, definitions: Definitions | None = None
+) -> list[FileReport]:
+    """Check every pair of a folder of workflows, with graphs of another folder first."""
+    reports: list[FileReport] = []
+    workflows: dict[Path, Workflow] = {}
+    for path in list_manifests(directory):
+        try:
+            workflows[path] = load_manifest(path)
+        except WorkflowError as error:
+            reports.append(FileReport(path, "manifest", _split(path, error)))
+    folder = list_graph_folder(graphs, list(workflows.values())) if graphs is not None else None
+    for path, workflow in workflows.items():
+        graph_path = path.with_suffix(".json")
+        if folder is not None:
+            graph_path = folder.graphs.get(workflow.workflow, graph_path)
+        reports.append(check_graph(graph_path, workflow, definitions))
+    warm_ups = [path for path in sorted(directory.glob("*/*.json")) if is_warm_up(path)]
+    if folder is not None:
+        warm_ups += [path for _, path in folder.warm_ups]
+        reports += [check_unknown(path, reason) for path, reason in folder.unknown.items()]
+    reports += [check_warm_up(path, definitions) for path in warm_ups]
+    if not any(report.faults for report in reports) and graphs is None:
+        try:
+            load_catalog(directory)
+        except WorkflowError as error:
+            reports.append(FileReport(directory, "catalog", [str(error)]))
+    return reports
+
+
+def check_graph(path: Path, workflow: Workflow, definitions: Definitions | None) -> FileReport:
+    """Check a workflow's graph file."""
+    try:
+        graph = load_graph(path)
+    except WorkflowError as error:
+        return FileReport(path, workflow.workflow, _split(path, error))
+    found = find_faults(workflow, graph)
+    faults = [str(fault) for fault in found]
+    if not faults and definitions is not None:
+        faults += map(str, find_definition_faults(graph, definitions, workflow))
+        faults += find_missing_needs(workflow, definitions)
+    filled_by = "placeholders" if has_placeholders(graph) else "bindings"
+    unused = find_unused_inputs(workflow, graph)
+    return FileReport(path, workflow.workflow, faults, filled_by, unused)
+
+
+def check_warm_up(path: Path, definitions: Definitions | None) -> FileReport:
+    """Check a graph that takes no inputs."""
+    try:
+        graph = load_graph(path)
+    except WorkflowError as error:
+        return FileReport(path, "warm-up", _split(path, error))
+    found = [*find_graph_faults(graph), *find_placeholder_faults(graph)]
+    if not found and definitions is not None:
+        found = find_definition_faults(graph, definitions)
+    return FileReport(path, "warm-up", [str(fault) for fault in found], "nothing")
+
+
+def check_unknown(path: Path, reason: str) -> FileReport:
+    """Say what a file is that is for nothing: what is wrong with it comes before its name."""
+    try:
+        load_graph(path)
+    except WorkflowError as error:
+        return FileReport(path, "unknown", _split(path, error))
+    return FileReport(path, "unknown", [reason])
+
+
+def fetch_definitions(url: str) -> Definitions:
+    """Ask a ComfyUI server for its node classes; raises InstanceError."""
+    address = url.rstrip("/") + "/object_info"
+    try:
+        answer = requests.get(address, timeout=_TIMEOUT_SECONDS)
+        answer.raise_for_status()
+        definitions = answer.json()
+    except (requests.RequestException, ValueError) as error:
+        raise InstanceError(f"{address}: {error}") from None
+    if not isinstance(definitions, dict):
+        raise InstanceError(f"{address} does not list node classes")
+    return definitions
+
+
+def _split(path: Path, error: WorkflowError) -> list[str]:
+    """The sentence of an error that names its file, which a report names itself."""
+    return [str(error).removeprefix(f"{path}: ")]

@@ -1,0 +1,90 @@
+"""A folder of graph files as users have them: which file is the graph of which workflow."""
+
+import re
+from collections import defaultdict
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+
+from ml_service.domain.errors import MlServiceError
+from ml_service.domain.manifests import Workflow
+
+WARM_UP_PREFIXES = ("is-cached", "cache-components")
+"""How the graphs begin that a fleet's instances run before they take jobs."""
+
+
+class GraphFolderError(MlServiceError):
+    """When there is no folder to look for graph files in."""
+
+
+@dataclass(frozen=True)
+class GraphFolder:
+    """The graph files of a folder, each with what it is for."""
+
+    graphs: Mapping[str, Path]
+    """The file of each workflow that has one."""
+    warm_ups: Sequence[tuple[str, Path]]
+    """The warm-up graphs, each with its fleet."""
+    unknown: Mapping[Path, str]
+    """Files that are for nothing, each with the reason and the remedy."""
+
+
+def list_graph_folder(folder: Path, workflows: Sequence[Workflow]) -> GraphFolder:
+    """Sort the JSON files in and below a folder by their names; raises GraphFolderError."""
+    if not folder.is_dir():
+        raise GraphFolderError(f"{folder} is no folder")
+    names = {_squeeze(workflow.workflow): workflow.workflow for workflow in workflows}
+    fleets = sorted({workflow.fleet for workflow in workflows})
+    claims: dict[str, list[Path]] = defaultdict(list)
+    warm_ups, unknown = [], {}
+    for path in sorted(folder.rglob("*.json")):
+        if is_warm_up(path):
+            fleet = _find_fleet(path, fleets)
+            if fleet is not None:
+                warm_ups.append((fleet, path))
+            else:
+                unknown[path] = (
+                    "a warm-up graph of no known fleet: put the fleet's name into the file's or "
+                    f"its folder's name ({', '.join(fleets)})"
+                )
+        elif name := _find_workflow(path, names):
+            claims[name].append(path)
+        else:
+            unknown[path] = "it names no workflow: call it as the workflow, as flux-prompt.json"
+    graphs = {}
+    for name, paths in claims.items():
+        chosen = _choose_file(name, paths)
+        if chosen is not None:
+            graphs[name] = chosen
+        rivals = [path for path in paths if path != chosen]
+        unknown |= dict.fromkeys(rivals, f"not the only file for {name}: keep one of them")
+    return GraphFolder(graphs, warm_ups, unknown)
+
+
+def is_warm_up(path: Path) -> bool:
+    """Whether a file is a graph that instances run before they take jobs, by its name."""
+    return path.stem.startswith(WARM_UP_PREFIXES)
+
+
+def _choose_file(name: str, paths: Sequence[Path]) -> Path | None:
+    """The one that is named exactly as the workflow, or the only one."""
+    exact = [path for path in paths if path.stem == name] or paths
+    return exact[0] if len(exact) == 1 else None
+
+
+def _find_workflow(path: Path, names: Mapping[str, str]) -> str | None:
+    """The workflow with the longest name in the file's, upper case and punctuation aside."""
+    stem = _squeeze(path.stem)
+    found = max((name for name in names if name in stem), key=len, default=None)
+    return None if found is None else names[found]
+
+
+def _find_fleet(path: Path, fleets: Sequence[str]) -> str | None:
+    if path.parent.name in fleets:
+        return path.parent.name
+    found = [fleet for fleet in fleets if _squeeze(fleet) in _squeeze(path.stem)]
+    return found[0] if len(found) == 1 else None
+
+
+def _squeeze(name: str) -> str:
+    return re.sub(r"[^a-z0-9]", "", name.lower())
