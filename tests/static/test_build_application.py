@@ -1,5 +1,6 @@
 """`make build` finds a Python of the functions' version, or says how to get one."""
 
+import shutil
 import stat
 from pathlib import Path
 from typing import Any
@@ -39,6 +40,18 @@ def test_passes_over_pyenvs_shim_and_takes_the_installed_version(
     monkeypatch.setenv("PATH", str(tmp_path / "shims"))
 
     assert find_runtime() == program
+
+
+def test_refuses_workflows_that_a_function_would_refuse_at_its_start(
+    root: Path, tmp_path: Path
+) -> None:
+    workflows = shutil.copytree(root / "workflows", tmp_path / "workflows")
+    build_application.check_shipped_workflows(workflows)
+
+    graph = workflows / "pulid" / "flux-prompt.json"
+    graph.write_text(graph.read_text().replace('"value"', '"text"'))
+    with pytest.raises(BuildError, match=r"flux-prompt.json: node 3 .*input value: promptText is"):
+        build_application.check_shipped_workflows(workflows)
 
 
 def test_says_what_to_do_where_the_runtime_is_missing(

@@ -16,7 +16,6 @@ from local.check_workflows import InstanceError
 from local.graph_folder import GraphFolderError
 from local.workflow_commands import app
 from ml_service.domain.errors import MlServiceError, RefusedMessageError, WorkflowError
-from scripts.build_application import BuildError, check_shipped_workflows
 from tests.makers import CATALOG, PARTIAL_NAME, PROJECT, make_body, make_payload
 
 SHARED = PROJECT.parent / "shared"
@@ -99,7 +98,6 @@ def test_the_shipped_workflows_are_right():
     result = run("check")
     assert result.exit_code == 0
     assert result.output.endswith("23 of 23 files are right.\n")
-    check_shipped_workflows()
 
 
 def test_a_fault_is_named_with_file_node_and_input(graphs: Path):
@@ -113,15 +111,13 @@ def test_a_fault_is_named_with_file_node_and_input(graphs: Path):
     assert "22 of 23 files are right." in result.output
 
 
-def test_a_wrong_manifest_or_catalog_fails_check_and_build(workflows: Path):
+def test_a_wrong_manifest_or_catalog_is_named(workflows: Path):
     manifest = workflows / "pulid" / "flux-prompt.yaml"
     text = manifest.read_text()
     manifest.write_text(text.replace("expected_seconds: 20", "expected_seconds: soon"))
     result = run("check", "--workflows", workflows)
     assert result.exit_code == 1
     assert f"WRONG   {manifest}: expected_seconds: " in result.output
-    with pytest.raises(BuildError, match="expected_seconds"):
-        check_shipped_workflows(workflows)
 
     rival = "ComfyUiMusicGenMessage"
     manifest.write_text(text.replace("ComfyUiFluxPromptMessage", rival))
