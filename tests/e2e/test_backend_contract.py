@@ -71,6 +71,17 @@ def await_reply(backend: Backend, replies: dict[str, dict[str, Any]]) -> Any:
     return wait
 
 
+def test_a_native_message_answers_under_its_job_id(backend: Backend, await_reply: Any):
+    job_id = f"native-{uuid.uuid4()}"
+    text = 'A "green" kite ___seed___ NEGATIVE_PROMPT_PLACEHOLDER'
+    backend.send(json.dumps({"positive_prompt": text, "negative_prompt": "rain", "job_id": job_id}))
+    data = await_reply(job_id)["data"]
+    assert data["MainKey"].startswith(f"comfyui-results/text-to-image-{job_id}")
+    content = backend.read_result(data["MainKey"])
+    check_media(content, kind="image")
+    assert json.dumps(text)[1:-1].encode() in content, "ComfyUI writes prompts into pictures"
+
+
 def test_flux_prompt_answers_with_one_picture(backend: Backend, await_reply: Any):
     text = 'A "red" kite\nover the sea'
     name = send(backend, "ComfyUiFluxPromptMessage", PromptText=text)
