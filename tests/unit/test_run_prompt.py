@@ -1,20 +1,27 @@
 """submit_prompt, await_prompt and collect_outputs, on one instance in memory."""
 
+import io
 from dataclasses import dataclass, field
 from datetime import timedelta
 
 import pytest
+from PIL import Image
 
+from local.sample_media import make_image
+from ml_service.adapters.pillow_images import PillowImageConverter
 from ml_service.domain.errors import (
     DeadlineExceededError,
     InputNotFoundError,
     InstanceUnreachableError,
     JobClosedError,
+    OutputInvalidError,
     OutputMissingError,
     PromptFailedError,
 )
 from ml_service.domain.jobs import Job, JobState
+from ml_service.domain.manifests import Conversion
 from ml_service.domain.prompts import Prompt, PromptState
+from ml_service.domain.results import OutputFile
 from ml_service.services.await_prompt import HOLD_LIMIT_SECONDS, Awaited, AwaitPrompt, AwaitStatus
 from ml_service.services.collect_outputs import CollectOutputs
 from ml_service.services.submit_prompt import SubmitPrompt
@@ -61,7 +68,8 @@ class World:
         return service.await_prompt(JOB_ID)
 
     def collect(self) -> Job:
-        return CollectOutputs(self.jobs, self.media, self.connector).collect(JOB_ID)
+        converter = PillowImageConverter()
+        return CollectOutputs(self.jobs, self.media, self.connector, converter).collect(JOB_ID)
 
     def set_prompt(self, prompt: Prompt) -> None:
         self.comfyui.prompts["p"] = prompt
@@ -245,6 +253,42 @@ def test_a_missing_output_fails_the_job():
     world = submitted(SUCCEEDED)
     world.await_prompt()
     with pytest.raises(OutputMissingError):
+        world.collect()
+
+
+def converted(*files: OutputFile) -> World:
+    conversion = Conversion(format="jpeg")
+    return submitted(Prompt(PromptState.SUCCEEDED), outputs=files, conversion=conversion)
+
+
+def test_pictures_are_stored_in_the_manifests_format_and_other_files_as_they_are():
+    world = converted(OutputFile(filename="a_1_.png"), OutputFile(filename="b.mp4"))
+    world.comfyui.files = {"a_1_.png": make_image(color=(200, 10, 10)), "b.mp4": b"video"}
+    keys = ("comfyui-results/a_1_.jpeg", "comfyui-results/b.mp4")
+    assert world.collect().result_keys == keys
+    content, content_type = world.media.results[keys[0]]
+    assert content_type == "image/jpeg"
+    assert Image.open(io.BytesIO(content)).format == "JPEG"
+    assert world.media.results[keys[1]] == (b"video", "video/mp4")
+
+
+def test_a_picture_that_has_the_format_is_not_encoded_again():
+    world = converted(OutputFile(filename="a.jpg"))
+    world.comfyui.files["a.jpg"] = b"as it is"
+    assert world.collect().result_keys == ("comfyui-results/a.jpg",)
+    assert world.media.results["comfyui-results/a.jpg"] == (b"as it is", "image/jpeg")
+
+
+def test_two_pictures_that_would_become_one_are_refused():
+    world = converted(OutputFile(filename="a.png"), OutputFile(filename="a.webp"))
+    with pytest.raises(OutputInvalidError, match="same name but for their formats"):
+        world.collect()
+
+
+def test_an_output_that_is_no_picture_is_refused_when_it_is_to_be_converted():
+    world = converted(OutputFile(filename="a.png"))
+    world.comfyui.files["a.png"] = b"\x89PNG\r\n\x1a\n and then nothing"
+    with pytest.raises(OutputInvalidError, match="no picture that can be stored as jpeg"):
         world.collect()
 
 

@@ -142,11 +142,15 @@ def make_await_prompt() -> AwaitPrompt:
 @cache
 def make_collect_outputs() -> CollectOutputs:
     """The service of collect_outputs."""
+    # Here, so that the other functions do not load Pillow when they start.
+    from ml_service.adapters.pillow_images import PillowImageConverter
+
     settings = load_settings(CollectOutputsSettings)
     return CollectOutputs(
         jobs=_make_job_store(settings.job_table_name),
         media=S3MediaStore(_aws.s3, result_bucket=settings.result_bucket_name),
         connector=HttpComfyUIConnector(),
+        converter=PillowImageConverter(),
     )
 
 

@@ -8,6 +8,7 @@ from typing import BinaryIO, Protocol
 
 from ml_service.domain.fleets import Group, GroupMember, Instance
 from ml_service.domain.jobs import Job
+from ml_service.domain.manifests import Conversion
 from ml_service.domain.prompts import Prompt
 from ml_service.domain.results import OutputFile
 from ml_service.domain.scaling import ScalerState, ScalingDecision
@@ -190,6 +191,15 @@ class MediaStore(Protocol):
 
     def put_result(self, key: str, content: BinaryIO, *, content_type: str) -> None:
         """Store a result; raises OutputTooLargeError."""
+
+
+class ImageConverter(Protocol):
+    """Changes the format of pictures."""
+
+    def convert(
+        self, content: BinaryIO, conversion: Conversion
+    ) -> AbstractContextManager[BinaryIO]:
+        """A picture in another format. Raises OutputInvalidError, OutputTooLargeError."""
 
 
 class ReplyTopic(Protocol):

@@ -17,6 +17,7 @@ from pydantic import BaseModel, ConfigDict
 
 from ml_service.domain.errors import AttemptsExhaustedError, DeadlineExceededError, JobClosedError
 from ml_service.domain.inputs import JobInputs
+from ml_service.domain.manifests import Conversion
 from ml_service.domain.results import OutputFile
 
 MAX_GUILTY_LOSSES = 2
@@ -103,6 +104,8 @@ class Job(BaseModel):
     fleet: str = ""
     inputs: JobInputs | None = None
     seed: int = 0
+    conversion: Conversion | None = None
+    """How its pictures are stored; None as the graph saves them."""
     run_seconds: int = 0
     expected_seconds: float = 0
 

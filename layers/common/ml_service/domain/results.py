@@ -7,7 +7,7 @@ from pathlib import PurePosixPath
 from pydantic import BaseModel, ConfigDict
 
 from ml_service.domain.errors import OutputInvalidError, OutputMissingError
-from ml_service.domain.manifests import OutputRole
+from ml_service.domain.manifests import Conversion, OutputRole
 
 RESULT_PREFIX = "comfyui-results/"
 
@@ -27,6 +27,7 @@ _CONTENT_TYPES: Mapping[str, str] = {
     ".webm": "video/webm",
     ".webp": "image/webp",
 }
+_STILL_PICTURES = frozenset({"image/jpeg", "image/png", "image/webp"})
 _UNSAFE_NAME = re.compile(r"[\x00-\x1f\x7f/\\]")
 
 
@@ -46,8 +47,31 @@ class OutputFile(BaseModel):
     @property
     def content_type(self) -> str:
         """The media type that its extension stands for."""
-        suffix = PurePosixPath(self.filename).suffix.lower()
-        return _CONTENT_TYPES.get(suffix, "application/octet-stream")
+        return read_content_type(self.filename)
+
+    def needs_conversion(self, conversion: Conversion) -> bool:
+        """Whether it is a still picture of another format; what moves is stored as it is."""
+        wanted = f"image/{conversion.format}"
+        return self.content_type in _STILL_PICTURES and self.content_type != wanted
+
+
+def read_content_type(name: str) -> str:
+    """The media type that a file name's extension stands for."""
+    suffix = PurePosixPath(name).suffix.lower()
+    return _CONTENT_TYPES.get(suffix, "application/octet-stream")
+
+
+def make_result_keys(files: Sequence[OutputFile], conversion: Conversion | None) -> tuple[str, ...]:
+    """The key of each file in the result bucket; raises OutputInvalidError if two would be one."""
+    keys = tuple(
+        str(PurePosixPath(file.key).with_suffix(f".{conversion.format}"))
+        if conversion is not None and file.needs_conversion(conversion)
+        else file.key
+        for file in files
+    )
+    if len(set(keys)) != len(keys):
+        raise OutputInvalidError("Two outputs have the same name but for their formats.")
+    return keys
 
 
 def list_output_files(

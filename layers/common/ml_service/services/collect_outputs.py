@@ -1,9 +1,13 @@
 """collect_outputs: brings a succeeded prompt's files from its instance into the result bucket."""
 
+from collections.abc import Iterator
+from contextlib import contextmanager
 from dataclasses import dataclass
+from typing import BinaryIO
 
 from ml_service.domain.jobs import Job
-from ml_service.ports import ComfyUIConnector, JobStore, MediaStore
+from ml_service.domain.results import OutputFile, make_result_keys, read_content_type
+from ml_service.ports import ComfyUI, ComfyUIConnector, ImageConverter, JobStore, MediaStore
 
 
 @dataclass(frozen=True)
@@ -13,18 +17,31 @@ class CollectOutputs:
     jobs: JobStore
     media: MediaStore
     connector: ComfyUIConnector
+    converter: ImageConverter
 
     def collect(self, job_id: str) -> Job:
         """Store every output file of a job.
 
-        Raises OutputMissingError, OutputTooLargeError, JobClosedError, InstanceUnreachableError.
+        Raises OutputMissingError, OutputInvalidError, OutputTooLargeError, JobClosedError,
+        InstanceUnreachableError.
         """
         job = self.jobs.get(job_id)
         job.require_open()
         comfyui = self.connector.connect(job.address)
-        for file in job.outputs:
-            with comfyui.open_output(file) as content:
-                self.media.put_result(file.key, content, content_type=file.content_type)
-        job = job.collect(tuple(file.key for file in job.outputs))
+        keys = make_result_keys(job.outputs, job.conversion)
+        for file, key in zip(job.outputs, keys, strict=True):
+            with self._open(comfyui, job, file) as content:
+                self.media.put_result(key, content, content_type=read_content_type(key))
+        job = job.collect(keys)
         self.jobs.save(job)
         return job
+
+    @contextmanager
+    def _open(self, comfyui: ComfyUI, job: Job, file: OutputFile) -> Iterator[BinaryIO]:
+        """A file as it is stored."""
+        with comfyui.open_output(file) as content:
+            if job.conversion is None or not file.needs_conversion(job.conversion):
+                yield content
+                return
+            with self.converter.convert(content, job.conversion) as converted:
+                yield converted

@@ -122,6 +122,7 @@ class DispatchJobs:
             fleet=workflow.fleet,
             inputs=inputs,
             seed=new_seed() if inputs.seed is None else inputs.seed,
+            conversion=workflow.outputs.convert,
             run_seconds=workflow.run_seconds,
             expected_seconds=workflow.expected_seconds,
         )
