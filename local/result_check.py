@@ -43,6 +43,7 @@ def check_result(
 
 
 def _shows_text(job: SampleJob) -> bool:
-    """Whether the result is a picture of a prompt: ComfyUI writes prompts into pictures."""
+    """Whether the result is a picture that ComfyUI wrote: it puts the prompt into it."""
+    outputs = job.workflow.outputs
     has_text = any(isinstance(declared, TextInput) for declared in job.workflow.inputs.values())
-    return has_text and job.workflow.outputs.kind == "image"
+    return has_text and outputs.kind == "image" and outputs.convert is None

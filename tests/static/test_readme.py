@@ -1,5 +1,6 @@
 """README's diagram speaks of what exists, in the same words."""
 
+import json
 import re
 from collections.abc import Mapping, Set
 from pathlib import Path
@@ -7,11 +8,16 @@ from typing import Any
 
 import pytest
 import typer
+import yaml
 
 from local.cli import app
 from ml_service.adapters.workflow_files import load_catalog
 from ml_service.domain.errors import JOB_ERRORS, RefusalCode
+from ml_service.domain.graph_faults import find_faults
+from ml_service.domain.graphs import read_graph
 from ml_service.domain.inputs import resolve_inputs
+from ml_service.domain.job_requests import read_job_request
+from ml_service.domain.manifests import Workflow
 from ml_service.domain.messages import parse_message
 
 _FENCED = re.compile(r"^```[^\n]*\n(.*?)^```", re.MULTILINE | re.DOTALL)
@@ -127,3 +133,47 @@ def test_the_message_to_send_by_hand_is_accepted(root: Path) -> None:
     )
 
     assert inputs.values == {"promptText": "a red kite"}
+
+
+def test_the_manifest_to_write_is_valid_and_fits_a_graph_such_as_it_speaks_of(root: Path) -> None:
+    """Who follows the guide gets a workflow, not an error."""
+    text = (root / "README.md").read_text()
+    manifest = yaml.safe_load(text.partition("```yaml\n")[2].partition("```")[0])
+    workflow = Workflow.model_validate(manifest)
+    graph = {
+        "3": {"class_type": "KSampler", "inputs": {"seed": 1, "steps": 20, "positive": ["6", 0]}},
+        "6": {
+            "class_type": "CLIPTextEncode",
+            "inputs": {"text": "x"},
+            "_meta": {"title": "Positive prompt"},
+        },
+        "9": {"class_type": "SaveImage", "inputs": {"filename_prefix": "ComfyUI"}},
+        "12": {"class_type": "LoadImage", "inputs": {"image": "example.png"}},
+    }
+
+    assert [str(fault) for fault in find_faults(workflow, read_graph(json.dumps(graph)))] == []
+
+
+def test_the_native_messages_are_accepted(root: Path) -> None:
+    text = (root / "README.md").read_text()
+    catalog = load_catalog(root / "workflows")
+    section = text.partition("### Native messages")[2]
+    bodies = re.findall(r"```json\n(.*?)```", section, re.DOTALL)
+    requests = [
+        read_job_request(
+            body,
+            sqs_message_id="sqs",
+            catalog=catalog,
+            input_buckets=frozenset({"local-ml-service-input"}),
+        )
+        for body in bodies
+    ]
+
+    assert [r.workflow.workflow for r in requests] == ["still-image-text", "text-to-image"]
+
+
+def test_every_member_of_a_manifest_that_the_readme_names_exists(root: Path) -> None:
+    rows = _read_table(root, "in a manifest")
+    named = {name.strip("` ") for row in rows for name in row[0].split(",")}
+
+    assert named <= Workflow.model_fields.keys()
