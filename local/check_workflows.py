@@ -6,7 +6,7 @@ from pathlib import Path
 
 import requests
 
-from local.graph_folder import is_warm_up, list_graph_folder
+from local.graph_folder import GraphFolder, list_graph_folder, list_warm_ups
 from ml_service.adapters.workflow_files import (
     list_manifests,
     load_catalog,
@@ -51,9 +51,16 @@ class FileReport:
 
 
 def check_workflows(
-    directory: Path, *, graphs: Path | None = None, definitions: Definitions | None = None
+    directory: Path,
+    *,
+    graphs: Path | None = None,
+    definitions: Definitions | None = None,
+    fleet: str | None = None,
 ) -> list[FileReport]:
-    """Check every pair of a folder of workflows, with graphs of another folder first."""
+    """Check every pair of a folder of workflows, or of one fleet, with graphs of another first.
+
+    Raises WorkflowError or GraphFolderError where there is no such folder.
+    """
     reports: list[FileReport] = []
     workflows: dict[Path, Workflow] = {}
     for path in list_manifests(directory):
@@ -61,18 +68,24 @@ def check_workflows(
             workflows[path] = load_manifest(path)
         except WorkflowError as error:
             reports.append(FileReport(path, "manifest", _split(path, error)))
-    folder = list_graph_folder(graphs, list(workflows.values())) if graphs is not None else None
+    fleets = sorted({path.parent.name for path in list_manifests(directory)})
+    if fleet is not None and fleet not in fleets:
+        raise WorkflowError(f"there is no fleet {fleet}, only {', '.join(fleets)}")
+    folder = GraphFolder()
+    if graphs is not None:
+        folder = list_graph_folder(graphs, list(workflows.values()))
     for path, workflow in workflows.items():
-        graph_path = path.with_suffix(".json")
-        if folder is not None:
-            graph_path = folder.graphs.get(workflow.workflow, graph_path)
-        reports.append(check_graph(graph_path, workflow, definitions))
-    warm_ups = [path for path in sorted(directory.glob("*/*.json")) if is_warm_up(path)]
-    if folder is not None:
-        warm_ups += [path for _, path in folder.warm_ups]
-        reports += [check_unknown(path, reason) for path, reason in folder.unknown.items()]
-    reports += [check_warm_up(path, definitions) for path in warm_ups]
-    if not any(report.faults for report in reports) and graphs is None:
+        if fleet in (None, workflow.fleet):
+            graph_path = folder.graphs.get(workflow.workflow, path.with_suffix(".json"))
+            reports.append(check_graph(graph_path, workflow, definitions))
+    warm_ups = [(path.parent.name, path) for path in list_warm_ups(directory)]
+    reports += [
+        check_warm_up(path, definitions)
+        for name, path in (*warm_ups, *folder.warm_ups)
+        if fleet in (None, name)
+    ]
+    reports += [check_unknown(path, reason) for path, reason in folder.unknown.items()]
+    if graphs is None and not any(report.faults for report in reports):
         try:
             load_catalog(directory)
         except WorkflowError as error:

@@ -3,7 +3,7 @@
 import re
 from collections import defaultdict
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from pathlib import Path
 
 from ml_service.domain.errors import MlServiceError
@@ -21,11 +21,11 @@ class GraphFolderError(MlServiceError):
 class GraphFolder:
     """The graph files of a folder, each with what it is for."""
 
-    graphs: Mapping[str, Path]
+    graphs: Mapping[str, Path] = field(default_factory=dict)
     """The file of each workflow that has one."""
-    warm_ups: Sequence[tuple[str, Path]]
+    warm_ups: Sequence[tuple[str, Path]] = ()
     """The warm-up graphs, each with its fleet."""
-    unknown: Mapping[Path, str]
+    unknown: Mapping[Path, str] = field(default_factory=dict)
     """Files that are for nothing, each with the reason and the remedy."""
 
 
@@ -38,7 +38,7 @@ def list_graph_folder(folder: Path, workflows: Sequence[Workflow]) -> GraphFolde
     claims: dict[str, list[Path]] = defaultdict(list)
     warm_ups, unknown = [], {}
     for path in sorted(folder.rglob("*.json")):
-        if is_warm_up(path):
+        if _is_warm_up(path):
             fleet = _find_fleet(path, fleets)
             if fleet is not None:
                 warm_ups.append((fleet, path))
@@ -61,8 +61,12 @@ def list_graph_folder(folder: Path, workflows: Sequence[Workflow]) -> GraphFolde
     return GraphFolder(graphs, warm_ups, unknown)
 
 
-def is_warm_up(path: Path) -> bool:
-    """Whether a file is a graph that instances run before they take jobs, by its name."""
+def list_warm_ups(directory: Path) -> list[Path]:
+    """The warm-up graphs in a folder of workflows, which lie in their fleets' folders."""
+    return [path for path in sorted(directory.glob("*/*.json")) if _is_warm_up(path)]
+
+
+def _is_warm_up(path: Path) -> bool:
     return path.stem.startswith(WARM_UP_PREFIXES)
 
 

@@ -6,7 +6,7 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from local.check_workflows import FileReport, check_graph, check_unknown, check_warm_up
-from local.graph_folder import WARM_UP_PREFIXES, list_graph_folder
+from local.graph_folder import WARM_UP_PREFIXES, list_graph_folder, list_warm_ups
 from ml_service.adapters.workflow_files import list_manifests, load_manifest
 
 
@@ -47,10 +47,11 @@ def import_graphs(folder: Path, directory: Path) -> ImportReport:
 
 
 def _list_missing_warm_ups(directory: Path) -> list[str]:
-    fleets = sorted({manifest.parent for manifest in list_manifests(directory)})
+    fleets = sorted({manifest.parent.name for manifest in list_manifests(directory)})
+    here = [(path.parent.name, path.name) for path in list_warm_ups(directory)]
     return [
-        f"{prefix} ({fleet.name})"
+        f"{prefix} ({fleet})"
         for fleet in fleets
         for prefix in WARM_UP_PREFIXES
-        if not any(fleet.glob(f"{prefix}*.json"))
+        if not any(name == fleet and file.startswith(prefix) for name, file in here)
     ]

@@ -77,13 +77,14 @@ def check(
         str | None,
         typer.Option(metavar="URL", help="ComfyUI server whose node classes must take the graphs."),
     ] = None,
+    fleet: Annotated[str | None, typer.Option(help="Only this fleet's workflows.")] = None,
     workflows: WorkflowsOption = WORKFLOWS,
 ) -> None:
     """Check every manifest with its graph; exit with 1 if anything is wrong."""
     from local.check_workflows import check_workflows, fetch_definitions
 
     definitions = None if instance is None else fetch_definitions(instance)
-    reports = check_workflows(workflows, graphs=graphs, definitions=definitions)
+    reports = check_workflows(workflows, graphs=graphs, definitions=definitions, fleet=fleet)
     for report in reports:
         if not report.faults:
             typer.echo(f"ok      {report.path}{_tell_unused(report.unused)}")

@@ -8,6 +8,7 @@ from aws_lambda_powertools.metrics import MetricUnit
 from aws_lambda_powertools.utilities.typing import LambdaContext
 
 from ml_service.bootstrap import make_clock, make_dispatch_jobs
+from ml_service.domain.manifests import RANDOM_SEEDS
 from ml_service.ports import QueuedMessage
 from ml_service.services.dispatch_jobs import DispatchStatus
 
@@ -22,7 +23,7 @@ def handler(event: dict[str, Any], context: LambdaContext) -> dict[str, Any]:
     report = make_dispatch_jobs().dispatch(
         [_read_record(record) for record in event["Records"]],
         now=make_clock().now(),
-        new_seed=lambda: random.randrange(2**31 - 1),
+        new_seed=lambda: random.randrange(RANDOM_SEEDS),
     )
     for outcome in report.outcomes:
         keys = {"job_id": outcome.job_id, "fleet": outcome.fleet, "code": outcome.code}

@@ -58,6 +58,10 @@ def test_whatever_json_says_is_read_as_json_reads_it(value: object):
         assert read_graph(json.dumps(graph, ensure_ascii=ascii_only)) == graph
 
 
+def test_brackets_in_texts_are_not_nesting():
+    assert read_seed(json.dumps("[{" * 500 + '\\"[')) == "[{" * 500 + '\\"['
+
+
 def test_a_byte_order_mark_does_no_harm():
     assert read_graph("\ufeff{" + '"3": ' + NODE % 1 + "}")
 
@@ -75,6 +79,7 @@ def test_a_byte_order_mark_does_no_harm():
         ('{"3": ' + NODE % 1 + ', "3": ' + NODE % 2 + "}", "the name 3 is there twice"),
         ('{"3": ' + NODE % ("9" * 5000) + "}", "not valid JSON: "),
         ("[" * 100_000, "nested too deeply"),
+        ('{"3": ' + NODE % ("[" * 500 + "]" * 500) + "}", "nested too deeply"),
         ("[]", "not a graph but a JSON list"),
         ("___seed___", "not a graph but a JSON BareWord"),
         ("{}", "the graph has no nodes"),

@@ -12,6 +12,7 @@ from ml_service.adapters.pillow_images import PillowImageConverter
 from ml_service.domain.errors import (
     DeadlineExceededError,
     InputNotFoundError,
+    InputTooLargeError,
     InstanceUnreachableError,
     JobClosedError,
     OutputInvalidError,
@@ -254,6 +255,17 @@ def test_a_missing_output_fails_the_job():
     world.await_prompt()
     with pytest.raises(OutputMissingError):
         world.collect()
+
+
+def test_an_input_larger_than_its_manifest_allows_is_refused_before_it_is_uploaded():
+    world = admitted("latent-sync")
+    limited = [media.model_copy(update={"max_bytes": 4}) for media in world.job.inputs.media]
+    inputs = world.job.inputs.model_copy(update={"media": tuple(limited)})
+    world.jobs.jobs[JOB_ID] = world.job.model_copy(update={"inputs": inputs})
+    world.media.inputs[BUCKET, "videos/7/clip.mp4"] = b"12345"
+    with pytest.raises(InputTooLargeError, match="larger than 4 bytes"):
+        world.submit()
+    assert world.comfyui.uploads == {}
 
 
 def converted(*files: OutputFile) -> World:

@@ -17,11 +17,13 @@ WORKFLOW = Workflow.model_validate(
             "photo": {"type": "image", "member": "InputS3Key"},
             "text": {"type": "text", "member": "PromptText", "default": ""},
             "seconds": {"type": "number", "member": "Seconds", "default": 0},
+            "loud": {"type": "boolean", "default": False},
+            "tags": {"type": "list", "of": "text", "default": []},
             "voice": {"type": "integer", "member": "Voice", "maximum": 3, "default": 1},
         },
         "bindings": {
             name: [{"node": "1", "input": name}]
-            for name in ("photo", "text", "seconds", "voice", "outputPrefix")
+            for name in ("photo", "text", "seconds", "loud", "tags", "voice", "outputPrefix")
         },
         "outputs": {"kind": "image"},
         "expected_seconds": 1,
@@ -31,7 +33,10 @@ WORKFLOW = Workflow.model_validate(
 
 def test_each_value_takes_its_inputs_type():
     texts = ["photo=some/key.png", "text=a = b", "seconds=1.5", "voice=2"]
+    texts += ["loud=true", 'tags=["a", "b"]']
     assert parse_inputs(WORKFLOW, texts) == {
+        "loud": True,
+        "tags": ["a", "b"],
         "photo": "some/key.png",
         "text": "a = b",
         "seconds": 1.5,
@@ -54,6 +59,9 @@ def test_a_file_is_read_and_keeps_its_extension(tmp_path: Path):
         (["=x"], "is not name=value"),
         (["voice=1", "voice=2"], "given twice"),
         (["voice=1.5"], "must be a whole number"),
+        (["loud=yes"], "must be true or false"),
+        (["tags=a,b"], "must be a list in JSON"),
+        (['tags={"a": 1}'], "must be a list in JSON"),
         (["seconds=long"], "must be a number"),
         (["photo=@no/such.png"], "No such file"),
     ],
@@ -64,5 +72,5 @@ def test_an_input_that_cannot_be_read_is_explained(texts: list[str], sentence: s
 
 
 def test_an_unknown_input_is_answered_with_those_there_are():
-    with pytest.raises(UnknownInputError, match="photo, text, seconds, voice"):
+    with pytest.raises(UnknownInputError, match="photo, text, seconds, loud, tags, voice"):
         parse_inputs(WORKFLOW, ["foto=x"])

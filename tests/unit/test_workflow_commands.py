@@ -248,6 +248,15 @@ def test_graphs_are_held_against_a_live_instance(graphs: Path, instance: str):
     assert f"{path}: node 9 (Image Saver): the server does not have this class" in result.output
 
 
+def test_only_one_fleets_workflows_are_held_against_its_instance(graphs: Path, instance: str):
+    (graphs / "is-cached-pulid.json").write_text(WARM)
+    result = run("check", "--fleet", "lip-sync", "--graphs", graphs)
+    assert result.output.endswith("5 of 5 files are right.\n")
+    assert "is-cached" in run("check", "--fleet", "pulid", "--graphs", graphs).output
+    with pytest.raises(WorkflowError, match="no fleet lips, only lip-sync, makeup, pulid"):
+        run("check", "--fleet", "lips", "--instance", instance)
+
+
 def test_an_instance_that_does_not_list_its_classes_is_named(instance: str):
     with pytest.raises(InstanceError, match="/x/object_info: 404"):
         run("check", "--instance", f"{instance}x")

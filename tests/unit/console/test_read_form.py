@@ -8,6 +8,7 @@ import pytest
 
 from local.console.read_form import FormError, UploadedFile, list_fields, read_values
 from ml_service.adapters.workflow_files import load_catalog
+from ml_service.domain.manifests import Workflow
 
 CATALOG = load_catalog(Path(__file__).parents[3] / "workflows")
 
@@ -83,3 +84,59 @@ def test_a_word_for_a_number_and_a_file_for_a_text_are_refused_with_the_fields_n
         read("still-image-text", contextValue2="two")
     with pytest.raises(FormError, match="Prompt text is no file"):
         read("still-image-text", promptText=UploadedFile("a.txt", io.BytesIO()))
+
+
+EVERY_KIND = Workflow.model_validate(
+    {
+        "workflow": "every-kind",
+        "fleet": "pulid",
+        "inputs": {
+            "title": {"type": "text"},
+            "count": {"type": "integer"},
+            "many": {"type": "integer", "minimum": 1, "maximum": 10**9, "default": 1},
+            "strength": {"type": "number", "minimum": 0.5, "maximum": 2},
+            "fast": {"type": "boolean", "default": False},
+            "style": {"type": "enum", "values": ["plain", "noir"]},
+            "tags": {"type": "list", "of": "text"},
+            "sizes": {"type": "list", "of": "integer", "default": [1, 2]},
+        },
+        "outputs": {"kind": "image"},
+        "expected_seconds": 1,
+    }
+)
+
+
+def test_every_kind_of_input_has_a_field():
+    fields = {field.name: field for field in list_fields(EVERY_KIND)}
+    kinds = {name: field.kind for name, field in fields.items()}
+    assert kinds == {
+        "title": "text",
+        "count": "number",
+        "many": "number",
+        "strength": "number",
+        "fast": "options",
+        "style": "options",
+        "tags": "text",
+        "sizes": "text",
+    }
+    required = {"title", "count", "strength", "tags"}
+    assert {name for name, field in fields.items() if field.required} == required
+    assert fields["strength"].hint == "at least 0.5, at most 2"
+    assert (fields["fast"].options, fields["fast"].default) == (("true", "false"), "false")
+    assert (fields["style"].options, fields["style"].default) == (("plain", "noir"), "plain")
+    assert fields["sizes"].default == "1\n2"
+
+
+def test_every_kind_of_value_is_read_from_its_field():
+    sent = {"title": "a", "count": "3", "strength": "1.5", "fast": "false", "style": "noir"}
+    sent |= {"tags": "one\r\n\r\ntwo", "sizes": "3\n4"}
+    values = read_values(EVERY_KIND, sent, folder="f", put_input=lambda *_: None)
+    assert values == {
+        "title": "a",
+        "count": 3,
+        "strength": 1.5,
+        "fast": False,
+        "style": "noir",
+        "tags": ["one", "two"],
+        "sizes": [3, 4],
+    }

@@ -12,6 +12,9 @@ Graph: TypeAlias = Mapping[str, Mapping[str, object]]
 """An API-format ComfyUI graph: node id to class_type and inputs."""
 
 _SCANNED = re.compile(r'"(?:[^"\\]|\\.)*"|-?\d[0-9.eE+-]*|[A-Za-z_][A-Za-z0-9_]*', re.DOTALL)
+_NESTED = re.compile(r'"(?:[^"\\]|\\.)*"|[\[{]|[\]}]', re.DOTALL)
+_MAX_DEPTH = 100
+"""Less than Python's own limit, which everything that goes through a graph would meet."""
 _JSON_WORDS = frozenset({"true", "false", "null"})
 _STAND_IN = "NaN"
 _EXPORT = (
@@ -46,6 +49,8 @@ def read_graph(text: str) -> Graph:
     text = text.removeprefix("\ufeff")
     if not text.strip():
         raise WorkflowError("the file is empty")
+    if _measure_depth(text) > _MAX_DEPTH:
+        raise WorkflowError("not a graph: it is nested too deeply")
     words: list[BareWord] = []
 
     def stand_in(match: re.Match[str]) -> str:
@@ -74,8 +79,6 @@ def read_graph(text: str) -> Graph:
         raise WorkflowError(
             f"line {error.lineno} column {error.colno}: not valid JSON: {error.msg}"
         ) from None
-    except RecursionError:
-        raise WorkflowError("not a graph: it is nested too deeply") from None
     except ValueError as error:  # such as a number of 5,000 digits
         raise WorkflowError(f"not valid JSON: {str(error).split(';')[0]}") from None
     _check_shape(graph)
@@ -113,6 +116,14 @@ def read_title(node: Mapping[str, object]) -> str:
     meta = node.get("_meta")
     title = meta.get("title") if isinstance(meta, Mapping) else None
     return title if isinstance(title, str) and title else str(node["class_type"])
+
+
+def _measure_depth(text: str) -> int:
+    depth = deepest = 0
+    for match in _NESTED.finditer(text):
+        depth += 1 if match[0] in "[{" else -1 if match[0] in "]}" else 0
+        deepest = max(deepest, depth)
+    return deepest
 
 
 def _check_shape(graph: object) -> None:
