@@ -4,7 +4,7 @@ import json
 from typing import Any
 
 import pytest
-from hypothesis import given
+from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from ml_service.domain.errors import WorkflowError
@@ -185,6 +185,7 @@ def test_a_catalog_with_a_fault_is_refused_with_file_node_and_input():
         WorkflowCatalog([(make_workflow(), graph)])
 
 
+@settings(max_examples=40, deadline=None)
 @given(st.integers(2, 300), st.randoms(use_true_random=False))
 def test_an_export_of_any_size_with_unknown_nodes_has_no_faults(size: int, random: Any):
     graph: dict[str, Any] = {"1": SAVER}

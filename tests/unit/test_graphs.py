@@ -1,7 +1,7 @@
 import json
 
 import pytest
-from hypothesis import given
+from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from ml_service.domain.errors import WorkflowError
@@ -41,6 +41,7 @@ def test_a_placeholder_knows_its_line_and_column_also_behind_wide_characters():
     assert inputs["b"] == BareWord("TOKEN", 2, 48)
 
 
+@settings(deadline=None)
 @given(
     st.recursive(
         st.none()

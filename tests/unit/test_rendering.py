@@ -2,7 +2,7 @@ import copy
 import json
 
 import pytest
-from hypothesis import given
+from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from ml_service.domain.errors import WorkflowError
@@ -126,6 +126,7 @@ def free_inputs(node):
     return [name for name in node["inputs"] if name != "link"]
 
 
+@settings(deadline=None)
 @given(bound_graphs())
 def test_rendering_by_bindings_changes_bound_inputs_only_and_is_repeatable(case):
     workflow, graph, values = case

@@ -71,7 +71,7 @@ def test_every_page_and_every_form_opens(site: Site) -> None:
     pages = ["/", "/fleets", "/jobs", "/jobs/list", "/submit"]
     forms = re.findall(r'href="/_console(/submit/[^"]+)"', site.get("/submit").text)
 
-    assert len(forms) == 22
+    assert len(forms) == 23
     for path in pages + forms:
         assert site.get(path).headers["Content-Type"].startswith("text/html")
 
