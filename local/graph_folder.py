@@ -37,7 +37,7 @@ def list_graph_folder(folder: Path, workflows: Sequence[Workflow]) -> GraphFolde
     fleets = sorted({workflow.fleet for workflow in workflows})
     claims: dict[str, list[Path]] = defaultdict(list)
     warm_ups, unknown = [], {}
-    for path in sorted(folder.rglob("*.json")):
+    for path in sorted(filter(_is_graph_file, folder.rglob("*"))):
         if _is_warm_up(path):
             fleet = _find_fleet(path, fleets)
             if fleet is not None:
@@ -64,6 +64,11 @@ def list_graph_folder(folder: Path, workflows: Sequence[Workflow]) -> GraphFolde
 def list_warm_ups(directory: Path) -> list[Path]:
     """The warm-up graphs in a folder of workflows, which lie in their fleets' folders."""
     return [path for path in sorted(directory.glob("*/*.json")) if _is_warm_up(path)]
+
+
+def _is_graph_file(path: Path) -> bool:
+    # A name with a dot in front is some system's own note beside the file.
+    return path.suffix.lower() == ".json" and not path.name.startswith(".") and path.is_file()
 
 
 def _is_warm_up(path: Path) -> bool:

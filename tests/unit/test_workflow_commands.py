@@ -128,7 +128,8 @@ def test_a_wrong_manifest_or_catalog_is_named(workflows: Path):
 
 def test_files_are_taken_over_unchanged_by_their_names(graphs: Path, workflows: Path):
     (graphs / "more").mkdir()
-    (graphs / "Flux_Prompt (API).json").write_text(FLUX)
+    (graphs / "Flux_Prompt (API).JSON").write_text(FLUX)
+    (graphs / "._flux-prompt.json").write_bytes(b"\x00\x05\x16\x07")
     (graphs / "is-cached-photo-make-up-instance.json").write_text(WARM)
     (graphs / "more" / "cache-components-lip-sync.json").write_text(WARM)
     result = run("import", graphs, "--workflows", workflows)
