@@ -15,7 +15,13 @@ from ml_service.domain.errors import (
     OutputMissingError,
     ScalingRefusedError,
 )
-from ml_service.domain.fleets import ADMISSION_LIFETIME, Group, GroupMember, Instance
+from ml_service.domain.fleets import (
+    ADMISSION_LIFETIME,
+    QUARANTINE_FAULTS,
+    Group,
+    GroupMember,
+    Instance,
+)
 from ml_service.domain.jobs import Job
 from ml_service.domain.prompts import Prompt, PromptState
 from ml_service.domain.results import OutputFile
@@ -131,6 +137,8 @@ class InMemoryFleetStore:
             read_at=at,
             jobs=known.jobs if known else frozenset(),
             placed_at=known.placed_at if known else None,
+            faults=known.faults if known else 0,
+            quarantined_at=known.quarantined_at if known else None,
         )
 
     def remove_instance(self, fleet: str, key: str) -> None:
@@ -145,10 +153,30 @@ class InMemoryFleetStore:
         self.instances[fleet, key] = replace(instance, jobs=instance.jobs | {job_id}, placed_at=at)
         return True
 
-    def release_slot(self, fleet: str, key: str, job_id: str) -> None:
+    def release_slot(self, fleet: str, key: str, job_id: str, *, worked: bool = False) -> None:
         if (fleet, key) in self.instances:
             instance = self.instances[fleet, key]
-            self.instances[fleet, key] = replace(instance, jobs=instance.jobs - {job_id})
+            faults = 0 if worked else instance.faults
+            self.instances[fleet, key] = replace(
+                instance, jobs=instance.jobs - {job_id}, faults=faults
+            )
+
+    def record_fault(self, fleet: str, key: str, at: datetime) -> bool:
+        if (fleet, key) not in self.instances:
+            return False
+        instance = self.instances[fleet, key]
+        instance = replace(instance, faults=instance.faults + 1)
+        quarantined = instance.faults >= QUARANTINE_FAULTS and instance.quarantined_at is None
+        if quarantined:
+            instance = replace(instance, quarantined_at=at)
+        self.instances[fleet, key] = instance
+        return quarantined
+
+    def lift_quarantine(self, fleet: str, key: str) -> None:
+        if (fleet, key) in self.instances:
+            self.instances[fleet, key] = replace(
+                self.instances[fleet, key], faults=QUARANTINE_FAULTS - 1, quarantined_at=None
+            )
 
     def record_reading(self, fleet: str, key: str, reading: int | None, at: datetime) -> None:
         if (fleet, key) in self.instances and self.instances[fleet, key].read_at <= at:

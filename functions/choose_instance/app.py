@@ -2,27 +2,36 @@
 
 from typing import Any
 
-from aws_lambda_powertools import Logger
+from aws_lambda_powertools import Logger, Metrics
+from aws_lambda_powertools.metrics import MetricUnit
 from aws_lambda_powertools.utilities.typing import LambdaContext
 
 from ml_service.bootstrap import make_choose_instance, make_clock
 from ml_service.services.choose_instance import WAIT_SECONDS
 
 logger = Logger()
+metrics = Metrics()
 
 
 @logger.inject_lambda_context
+@metrics.log_metrics
 def handler(event: dict[str, Any], context: LambdaContext) -> dict[str, Any]:
     """Make sure that the job has a slot."""
-    status, job = make_choose_instance().choose(event["job_id"], now=make_clock().now())
+    choice = make_choose_instance().choose(event["job_id"], now=make_clock().now())
+    job = choice.job
     logger.info(
         "instance chosen",
         extra={
             "job_id": job.job_id,
             "fleet": job.fleet,
-            "status": status,
+            "status": choice.status,
             "instance_id": job.instance_id,
             "attempt": job.attempt,
         },
     )
-    return {"status": status, "wait_seconds": WAIT_SECONDS}
+    if choice.quarantined:
+        logger.error(
+            "instance quarantined", extra={"fleet": job.fleet, "instance": choice.quarantined}
+        )
+        metrics.add_metric("InstancesQuarantined", MetricUnit.Count, 1)
+    return {"status": choice.status, "wait_seconds": WAIT_SECONDS}

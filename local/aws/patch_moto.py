@@ -148,9 +148,10 @@ def keep_queues_whole() -> None:
 
 
 def keep_conditions_true() -> None:
-    """Let one thread at a time write to DynamoDB.
+    """Let one thread at a time work on DynamoDB.
 
-    moto looks at a write's condition and then writes, and another thread may write in between.
+    moto looks at a write's condition and then writes, and another thread may write in between. An
+    update of a new item first stores its key alone, and a reader may see it so.
     """
     lock = threading.RLock()
 
@@ -162,7 +163,8 @@ def keep_conditions_true() -> None:
 
         return guarded
 
-    for name in ("put_item", "update_item", "delete_item", "transact_write_items"):
+    writes = ("put_item", "update_item", "delete_item", "transact_write_items")
+    for name in (*writes, "get_item", "query", "scan"):
         setattr(DynamoDBBackend, name, guard(getattr(DynamoDBBackend, name)))
 
 

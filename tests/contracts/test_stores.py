@@ -3,6 +3,7 @@
 import json
 from collections.abc import Iterator
 from concurrent.futures import ThreadPoolExecutor
+from dataclasses import replace
 from datetime import timedelta
 from pathlib import Path
 from typing import Any
@@ -235,6 +236,44 @@ class TestFleetStore:
         assert fleets.list_instances(FLEET) == []
 
 
+class TestQuarantine:
+    @pytest.fixture(autouse=True)
+    def instance(self, fleets: FleetStore) -> None:
+        fleets.put_instance(FLEET, MEMBER, reading=0, at=NOON)
+
+    def test_the_third_fault_in_a_row_quarantines_once(self, fleets: FleetStore):
+        assert [fleets.record_fault(FLEET, KEY, NOON) for _ in range(4)] == [
+            False,
+            False,
+            True,
+            False,
+        ]
+        assert (only(fleets).faults, only(fleets).quarantined_at) == (4, NOON)
+        assert not only(fleets).is_ready
+
+    def test_a_success_between_faults_starts_the_count_anew(self, fleets: FleetStore):
+        fleets.take_slot(FLEET, KEY, "a", slots=1, at=NOON)
+        for _ in range(2):
+            fleets.record_fault(FLEET, KEY, NOON)
+            fleets.record_fault(FLEET, KEY, NOON)
+            fleets.release_slot(FLEET, KEY, "a", worked=True)
+        assert only(fleets).faults == 0
+        assert only(fleets).is_ready
+
+    def test_a_lifted_quarantine_leaves_one_fault_to_the_next(self, fleets: FleetStore):
+        for _ in range(3):
+            fleets.record_fault(FLEET, KEY, NOON)
+        fleets.lift_quarantine(FLEET, KEY)
+        assert only(fleets).is_ready
+        assert fleets.record_fault(FLEET, KEY, NOON)
+
+    def test_an_instance_that_is_gone_has_no_faults(self, fleets: FleetStore):
+        fleets.remove_instance(FLEET, KEY)
+        assert not any(fleets.record_fault(FLEET, KEY, NOON) for _ in range(4))
+        fleets.lift_quarantine(FLEET, KEY)
+        assert fleets.list_instances(FLEET) == []
+
+
 class TestJobQueue:
     def test_messages_come_out_with_body_and_attributes(self, queue: JobQueue):
         attributes = {"Trace": {"DataType": "String", "StringValue": "x"}}
@@ -271,6 +310,21 @@ def test_slots_stay_exact_when_many_take_at_once(aws: None):
         )
     assert sum(taken) == 5
     assert len(store.list_instances(FLEET)[0].jobs) == 5
+
+
+def test_a_new_instance_is_seen_whole_or_not_at_all(aws: None):
+    keep_conditions_true()
+    store = DynamoDBFleetStore(make_table("fleets", "pk", "sk"))
+
+    def put_or_list(number: int) -> bool:
+        if number % 2:
+            return all(instance.address for instance in store.list_instances(FLEET))
+        member = replace(MEMBER, launched_at=NOON + timedelta(seconds=number))
+        store.put_instance(FLEET, member, reading=0, at=NOON)
+        return True
+
+    with ThreadPoolExecutor(8) as pool:
+        assert all(pool.map(put_or_list, range(120)))
 
 
 def test_lost_races_for_a_slot_do_not_send_a_message_to_the_dead_letter_queue(aws: None):

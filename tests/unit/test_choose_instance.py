@@ -18,7 +18,7 @@ def admitted() -> Job:
 def choose(job: Job, *instances, now=NOON):
     jobs, store = InMemoryJobStore(job), InMemoryFleetStore(FLEET, *instances)
     service = ChooseInstance(FLEETS, jobs, store, InMemoryPromptCanceller())
-    status, _ = service.choose(JOB_ID, now=now)
+    status = service.choose(JOB_ID, now=now).status
     slots = {i.instance_id: set(i.jobs) for i in store.list_instances(FLEET)}
     return status, jobs.get(JOB_ID), slots
 
@@ -84,15 +84,34 @@ def test_a_repeat_of_the_call_changes_nothing():
     jobs = InMemoryJobStore(admitted())
     store = InMemoryFleetStore(FLEET, make_instance("b"))
     service = ChooseInstance(FLEETS, jobs, store, InMemoryPromptCanceller())
-    _, first = service.choose(JOB_ID, now=NOON)
-    assert service.choose(JOB_ID, now=NOON) == (PlacementStatus.PLACED, first)
+    first = service.choose(JOB_ID, now=NOON)
+    assert first.status is PlacementStatus.PLACED
+    assert service.choose(JOB_ID, now=NOON) == first
 
 
 def test_the_prompt_of_a_lost_attempt_is_cancelled_where_it_was():
     jobs = InMemoryJobStore(admitted().submit(prompt_id="p", at=NOON))
     canceller = InMemoryPromptCanceller()
     store = InMemoryFleetStore(FLEET, make_instance("b"))
-    _, job = ChooseInstance(FLEETS, jobs, store, canceller).choose(JOB_ID, now=NOON)
+    job = ChooseInstance(FLEETS, jobs, store, canceller).choose(JOB_ID, now=NOON).job
     (prompt,) = job.abandoned
     assert (prompt.prompt_id, prompt.instance, prompt.address) == ("p", "i-a#1", "10.0.0.1")
     assert canceller.asked == [JOB_ID]
+
+
+def test_an_instance_that_lost_the_job_is_tried_last():
+    lost = admitted().submit(prompt_id="p", at=NOON)
+    _, job, _ = choose(lost, holding("a"), make_instance("b", reading=9))
+    assert (job.instance_id, job.lost_on) == ("i-b", ("i-a#1",))
+    _, job, _ = choose(lost, holding("a"))
+    assert job.instance_id == "i-a"
+
+
+def test_the_third_fault_in_a_row_puts_an_instance_in_quarantine():
+    jobs = InMemoryJobStore(admitted().submit(prompt_id="p", at=NOON))
+    store = InMemoryFleetStore(FLEET, holding("a", faults=2))
+    service = ChooseInstance(FLEETS, jobs, store, InMemoryPromptCanceller())
+    choice = service.choose(JOB_ID, now=NOON)
+    assert (choice.status, choice.quarantined) == (PlacementStatus.NO_SLOT, "i-a#1")
+    (instance,) = store.list_instances(FLEET)
+    assert (instance.quarantined_at, instance.is_ready) == (NOON, False)

@@ -166,3 +166,14 @@ def test_a_prompt_that_has_ended_is_not():
 def test_an_execution_that_vanished_is_told_as_such():
     world = World(submitted())
     assert world.finish(StepError("EXECUTION_LOST")).failure.code == "EXECUTION_LOST"
+
+
+@pytest.mark.parametrize(("result", "faults"), [(("comfyui-results/a.png",), 0), ((), 2)])
+def test_only_a_success_clears_an_instance_of_its_faults(result, faults):
+    world = World(submitted().collect(result))
+    world.store = InMemoryFleetStore(
+        world.jobs.get(JOB_ID).fleet, make_instance("a", jobs=frozenset({JOB_ID}), faults=2)
+    )
+    world.finish()
+    (instance,) = world.store.list_instances(world.jobs.get(JOB_ID).fleet)
+    assert (instance.jobs, instance.faults) == (frozenset(), faults)

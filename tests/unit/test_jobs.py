@@ -56,9 +56,9 @@ def test_a_prompt_lost_while_it_waited_costs_no_guilt():
 
 def test_a_prompt_lost_twice_while_it_ran_is_given_up():
     job = submitted(seen_running=True).lose()
-    again = job.place(**PLACE).submit(prompt_id="p2", at=NOON).see_running()
-    with pytest.raises(AttemptsExhaustedError, match="2 instances"):
-        again.lose()
+    again = job.place(**PLACE).submit(prompt_id="p2", at=NOON)
+    with pytest.raises(AttemptsExhaustedError, match=r"ran 2 times in vain\. Out of memory\.$"):
+        again.break_on_instance("Out of memory.").lose()
 
 
 def test_no_job_is_placed_without_end():

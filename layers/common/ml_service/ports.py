@@ -106,8 +106,17 @@ class FleetStore(Protocol):
     def take_slot(self, fleet: str, key: str, job_id: str, *, slots: int, at: datetime) -> bool:
         """Give a job one of an instance's ``slots``; True also if it has one there already."""
 
-    def release_slot(self, fleet: str, key: str, job_id: str) -> None:
-        """Take a job's slot back; no effect if it has none there."""
+    def release_slot(self, fleet: str, key: str, job_id: str, *, worked: bool = False) -> None:
+        """Take a job's slot back; no effect if it has none there.
+
+        ``worked``: the instance did what it should, so its faults before count no more.
+        """
+
+    def record_fault(self, fleet: str, key: str, at: datetime) -> bool:
+        """Count a prompt that the instance lost or broke; True if that puts it in quarantine."""
+
+    def lift_quarantine(self, fleet: str, key: str) -> None:
+        """Let an instance have jobs again; its next fault puts it back."""
 
     def record_reading(self, fleet: str, key: str, reading: int | None, at: datetime) -> None:
         """Store what an instance said of its queue, None if it did not answer; newest wins."""

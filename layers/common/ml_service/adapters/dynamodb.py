@@ -10,7 +10,12 @@ from boto3.dynamodb.conditions import Attr, Key
 from botocore.exceptions import ClientError
 
 from ml_service.domain.errors import JobChangedError, JobNotFoundError
-from ml_service.domain.fleets import ADMISSION_LIFETIME, GroupMember, Instance
+from ml_service.domain.fleets import (
+    ADMISSION_LIFETIME,
+    QUARANTINE_FAULTS,
+    GroupMember,
+    Instance,
+)
 from ml_service.domain.jobs import Job
 from ml_service.domain.scaling import ScalerState, ScalingDecision
 
@@ -132,14 +137,51 @@ class DynamoDBFleetStore:
             )
         )
 
-    def release_slot(self, fleet: str, key: str, job_id: str) -> None:
-        """Take a job's slot back, if the instance is still known."""
+    def release_slot(self, fleet: str, key: str, job_id: str, *, worked: bool = False) -> None:
+        """Take a job's slot back, if the instance is still known; forget faults if it worked."""
         _succeeds(
             lambda: self._table.update_item(
                 Key=_instance_key(fleet, key),
-                UpdateExpression="DELETE jobs :job",
+                UpdateExpression="DELETE jobs :job" + (" REMOVE faults" if worked else ""),
                 ConditionExpression=Attr("pk").exists(),
                 ExpressionAttributeValues={":job": {job_id}},
+            )
+        )
+
+    def record_fault(self, fleet: str, key: str, at: datetime) -> bool:
+        """Count a fault of an instance that is still known; True if it is quarantined for it."""
+        faults = 0
+
+        def count() -> None:
+            nonlocal faults
+            answer = self._table.update_item(
+                Key=_instance_key(fleet, key),
+                UpdateExpression="ADD faults :one",
+                ConditionExpression=Attr("pk").exists(),
+                ExpressionAttributeValues={":one": 1},
+                ReturnValues="UPDATED_NEW",
+            )
+            faults = int(str(answer["Attributes"]["faults"]))
+
+        if not _succeeds(count) or faults < QUARANTINE_FAULTS:
+            return False
+        return _succeeds(
+            lambda: self._table.update_item(
+                Key=_instance_key(fleet, key),
+                UpdateExpression="SET quarantined_at = :at",
+                ConditionExpression=Attr("pk").exists() & Attr("quarantined_at").not_exists(),
+                ExpressionAttributeValues={":at": _to_epoch(at)},
+            )
+        )
+
+    def lift_quarantine(self, fleet: str, key: str) -> None:
+        """Take an instance that is still known out of quarantine, one fault short of it."""
+        _succeeds(
+            lambda: self._table.update_item(
+                Key=_instance_key(fleet, key),
+                UpdateExpression="SET faults = :faults REMOVE quarantined_at",
+                ConditionExpression=Attr("pk").exists(),
+                ExpressionAttributeValues={":faults": QUARANTINE_FAULTS - 1},
             )
         )
 
@@ -237,7 +279,7 @@ def _instance_key(fleet: str, key: str) -> dict[str, str]:
 
 
 def _to_instance(item: Mapping[str, Any]) -> Instance:
-    placed_at = item.get("placed_at")
+    placed_at, quarantined_at = item.get("placed_at"), item.get("quarantined_at")
     return Instance(
         key=item["sk"].removeprefix("INSTANCE#"),
         instance_id=item["instance_id"],
@@ -248,6 +290,8 @@ def _to_instance(item: Mapping[str, Any]) -> Instance:
         read_at=_from_epoch(item["read_at"]),
         jobs=frozenset(item.get("jobs", ())),
         placed_at=None if placed_at is None else _from_epoch(placed_at),
+        faults=int(item.get("faults", 0)),
+        quarantined_at=None if quarantined_at is None else _from_epoch(quarantined_at),
     )
 
 

@@ -1,6 +1,6 @@
 """Fleets and their instances: who is ready, who has room, who is next."""
 
-from collections.abc import Iterable, Sequence
+from collections.abc import Collection, Iterable, Sequence
 from dataclasses import dataclass, replace
 from datetime import datetime, timedelta
 
@@ -12,6 +12,11 @@ REGISTRY_MAX_AGE = timedelta(seconds=90)
 
 ADMISSION_LIFETIME = timedelta(seconds=60)
 """An admission that began longer ago than this has died, and another may begin."""
+
+QUARANTINE_FAULTS = 3
+"""So many prompts in a row that an instance lost or broke, and it gets no more."""
+QUARANTINE_TIME = timedelta(minutes=5)
+"""Then one that answers may try again; the next fault puts it back at once."""
 
 
 class Fleet(BaseModel):
@@ -71,11 +76,28 @@ class Instance:
     """Ids of the jobs that have a slot here."""
     placed_at: datetime | None = None
     """When a job was last given a slot here."""
+    faults: int = 0
+    """Prompts in a row that it lost or broke through no fault of the job."""
+    quarantined_at: datetime | None = None
+    """When it had too many of them; None while it is trusted."""
 
     @property
     def is_ready(self) -> bool:
         """Whether a job may be placed here."""
-        return self.in_service and self.takes_jobs and self.reading is not None
+        return (
+            self.in_service
+            and self.takes_jobs
+            and self.reading is not None
+            and self.quarantined_at is None
+        )
+
+    def may_return(self, now: datetime) -> bool:
+        """Whether a quarantined instance has answered again, and long enough after."""
+        return (
+            self.quarantined_at is not None
+            and self.reading is not None
+            and self.quarantined_at + QUARANTINE_TIME <= min(now, self.read_at)
+        )
 
     def free_slots(self, slots: int) -> int:
         """Slots left of K; the reading counts too, since other stages share the instance."""
@@ -92,12 +114,18 @@ class Instance:
         return replace(self.expecting(1), jobs=self.jobs | {job_id}, placed_at=at)
 
 
-def rank_instances(instances: Iterable[Instance], *, slots: int) -> list[Instance]:
-    """Instances that have room, the best first: least loaded, then longest without a job."""
+def rank_instances(
+    instances: Iterable[Instance], *, slots: int, avoid: Collection[str] = ()
+) -> list[Instance]:
+    """Instances that have room, the best first: least loaded, then longest without a job.
+
+    Those whose keys are to be avoided come last.
+    """
     candidates = [i for i in instances if i.is_ready and i.free_slots(slots) > 0]
     return sorted(
         candidates,
         key=lambda i: (
+            i.key in avoid,
             -i.free_slots(slots),
             i.placed_at.timestamp() if i.placed_at else 0.0,
             i.key,

@@ -129,6 +129,10 @@ class Job(BaseModel):
     """The files that the prompt saved on its instance."""
     result_keys: tuple[str, ...] = ()
     """The same files in the result bucket."""
+    lost_on: tuple[str, ...] = ()
+    """Keys of the instances that lost or broke a prompt of this job: others are tried first."""
+    fault: str = ""
+    """What the last of them did, in a sentence."""
     abandoned: tuple[AbandonedPrompt, ...] = ()
     """Prompts to be cancelled: of attempts that were lost, or of a job that was closed early."""
 
@@ -175,11 +179,12 @@ class Job(BaseModel):
         guilty_losses = self.guilty_losses + (1 if self.seen_running else 0)
         if guilty_losses >= MAX_GUILTY_LOSSES:
             raise AttemptsExhaustedError(
-                f"The job was running on {guilty_losses} instances when they were lost."
+                " ".join(filter(None, [f"The job ran {guilty_losses} times in vain.", self.fault]))
             )
         return self._next(
             state=JobState.ADMITTED,
             guilty_losses=guilty_losses,
+            lost_on=(*self.lost_on, self.instance),
             abandoned=self._abandon(),
             **_NO_PLACE,
         )
@@ -209,6 +214,11 @@ class Job(BaseModel):
         """The prompt was seen running."""
         self._require(JobState.SUBMITTED)
         return self._next(seen_running=True)
+
+    def break_on_instance(self, fault: str) -> "Job":
+        """The prompt ran and failed through a fault of its instance, told in a sentence."""
+        self._require(JobState.SUBMITTED)
+        return self._next(seen_running=True, fault=fault)
 
     def list_outputs(self, outputs: tuple[OutputFile, ...]) -> "Job":
         """The prompt has succeeded and its files are known."""

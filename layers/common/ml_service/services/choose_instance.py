@@ -22,6 +22,16 @@ class PlacementStatus(StrEnum):
 
 
 @dataclass(frozen=True)
+class Choice:
+    """What became of the job's place."""
+
+    status: PlacementStatus
+    job: Job
+    quarantined: str = ""
+    """Key of the instance that gets no more jobs, since this one was its last fault."""
+
+
+@dataclass(frozen=True)
 class ChooseInstance:
     """Keeps the slot that a job has, or takes one elsewhere."""
 
@@ -30,7 +40,7 @@ class ChooseInstance:
     store: FleetStore
     canceller: PromptCanceller
 
-    def choose(self, job_id: str, *, now: datetime) -> tuple[PlacementStatus, Job]:
+    def choose(self, job_id: str, *, now: datetime) -> Choice:
         """Place a job; a job whose prompt was submitted comes here because it was lost.
 
         Raises AttemptsExhaustedError, DeadlineExceededError, JobClosedError.
@@ -39,18 +49,22 @@ class ChooseInstance:
         job.require_open()
         job.check_deadline(now)
         instances = self.store.list_instances(job.fleet)
+        quarantined = ""
         if job.state is JobState.SUBMITTED:
+            if self.store.record_fault(job.fleet, job.instance, now):
+                quarantined = job.instance
             job = self._leave(job, job.lose())
             # An instance that only went silent may still run it.
             self.canceller.cancel_abandoned(job_id)
         elif job.instance:
             present = next((i for i in instances if i.key == job.instance), None)
             if present is not None and present.is_ready and job_id in present.jobs:
-                return PlacementStatus.PLACED, job
+                return Choice(PlacementStatus.PLACED, job)
             job = self._leave(job, job.leave_instance())
 
         slots = self.fleets[job.fleet].slots_per_instance
-        for instance in rank_instances(instances, slots=slots):
+        instances = [i for i in instances if i.key != quarantined]
+        for instance in rank_instances(instances, slots=slots, avoid=job.lost_on):
             placed = job.place(
                 instance=instance.key, instance_id=instance.instance_id, address=instance.address
             )
@@ -61,8 +75,8 @@ class ChooseInstance:
             except JobChangedError:
                 self.store.release_slot(job.fleet, instance.key, job_id)
                 raise
-            return PlacementStatus.PLACED, placed
-        return PlacementStatus.NO_SLOT, job
+            return Choice(PlacementStatus.PLACED, placed, quarantined)
+        return Choice(PlacementStatus.NO_SLOT, job, quarantined)
 
     def _leave(self, job: Job, left: Job) -> Job:
         # The slot first: after a crash in between, the repeat finds the place still in the record.

@@ -40,7 +40,9 @@ class FinishJob:
         """Finish a job; on one that is closed already only what was left undone is done."""
         job = self._close(job_id, error, now)
         if job.instance:
-            self.store.release_slot(job.fleet, job.instance, job_id)
+            self.store.release_slot(
+                job.fleet, job.instance, job_id, worked=job.state is JobState.SUCCEEDED
+            )
         job = publish_reply(job, jobs=self.jobs, topic=self.topic, now=now)
         if job.abandoned:
             self.canceller.cancel_abandoned(job_id)

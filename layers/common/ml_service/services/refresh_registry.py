@@ -37,4 +37,6 @@ class RefreshRegistry:
         for instance in self.store.list_instances(name):
             if instance.key not in present:
                 self.store.remove_instance(name, instance.key)
+            elif instance.may_return(now):
+                self.store.lift_quarantine(name, instance.key)
         return FleetSnapshot(group, readings)
