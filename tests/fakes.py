@@ -23,7 +23,7 @@ from ml_service.domain.fleets import (
     Instance,
 )
 from ml_service.domain.jobs import Job
-from ml_service.domain.prompts import Prompt, PromptState
+from ml_service.domain.prompts import Progress, Prompt, PromptState
 from ml_service.domain.results import OutputFile
 from ml_service.domain.scaling import ScalerState, ScalingDecision
 from ml_service.ports import MediaStream, QueuedMessage
@@ -272,15 +272,13 @@ class InMemoryComfyUI:
         self._check()
         return self.prompts.get(prompt_id, Prompt(PromptState.UNKNOWN))
 
-    @contextmanager
-    def watch(self, prompt_id: str) -> Iterator[Callable[[float], None]]:
-        def wait(seconds: float) -> None:
-            if self.clock is not None:
-                self.clock.sleep(seconds)
-            if self.news:
-                self.news.pop(0)()
+    def drop_copies(self, prompt_id: str) -> None:
+        self._check()
+        self.prompts[prompt_id] = replace(self.prompts[prompt_id], copies=1)
 
-        yield wait
+    @contextmanager
+    def watch(self, prompt_id: str) -> Iterator["InMemoryPromptWatch"]:
+        yield InMemoryPromptWatch(self)
 
     @contextmanager
     def open_output(self, file: OutputFile) -> Iterator[BinaryIO]:
@@ -289,14 +287,31 @@ class InMemoryComfyUI:
             raise OutputMissingError(file.filename)
         yield io.BytesIO(self.files[file.filename])
 
-    def cancel(self, prompt_id: str) -> None:
+    def cancel(self, prompt_id: str, *, seconds: float) -> bool:
         self._check()
         self.cancelled.append(prompt_id)
+        self.prompts.pop(prompt_id, None)
+        return True
+
+    def forget(self, prompt_id: str) -> None:
+        self._check()
         self.prompts.pop(prompt_id, None)
 
     def _check(self) -> None:
         if not self.reachable:
             raise InstanceUnreachableError("refused")
+
+
+@dataclass
+class InMemoryPromptWatch:
+    comfyui: InMemoryComfyUI
+    progress: Progress | None = None
+
+    def wait(self, seconds: float) -> None:
+        if self.comfyui.clock is not None:
+            self.comfyui.clock.sleep(seconds)
+        if self.comfyui.news:
+            self.comfyui.news.pop(0)()
 
 
 @dataclass

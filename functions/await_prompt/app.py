@@ -20,6 +20,8 @@ def handler(event: dict[str, Any], context: LambdaContext) -> dict[str, Any]:
             "job_id": awaited.job.job_id,
             "fleet": awaited.job.fleet,
             "status": awaited.status,
+            "progress": awaited.progress,
+            "stall": awaited.stall,
             "instance_id": awaited.job.instance_id,
             "prompt_id": awaited.job.prompt_id,
         },

@@ -21,7 +21,7 @@ from ml_service.domain.errors import (
 )
 from ml_service.domain.jobs import Job, JobState
 from ml_service.domain.manifests import Conversion
-from ml_service.domain.prompts import Prompt, PromptState
+from ml_service.domain.prompts import NodeFailure, Prompt, PromptState
 from ml_service.domain.results import OutputFile
 from ml_service.services.await_prompt import HOLD_LIMIT_SECONDS, Awaited, AwaitPrompt, AwaitStatus
 from ml_service.services.collect_outputs import CollectOutputs
@@ -69,8 +69,10 @@ class World:
         return service.await_prompt(JOB_ID)
 
     def collect(self) -> Job:
-        converter = PillowImageConverter()
-        return CollectOutputs(self.jobs, self.media, self.connector, converter).collect(JOB_ID)
+        service = CollectOutputs(
+            self.jobs, self.media, self.connector, PillowImageConverter(), self.clock
+        )
+        return service.collect(JOB_ID)
 
     def set_prompt(self, prompt: Prompt) -> None:
         self.comfyui.prompts["p"] = prompt
@@ -223,9 +225,12 @@ def test_a_prompt_that_appears_at_the_second_look_is_not_lost():
 
 
 def test_a_failed_prompt_fails_the_job_with_its_reason():
-    world = submitted(Prompt(PromptState.FAILED, failure="Node 3 (KSampler) failed."))
-    with pytest.raises(PromptFailedError, match=r"Node 3 \(KSampler\)"):
+    failure = NodeFailure("3", "KSampler", "torch.OutOfMemoryError", "no room for 'a red kite'")
+    world = submitted(Prompt(PromptState.FAILED, failure=failure))
+    with pytest.raises(PromptFailedError) as raised:
         world.await_prompt()
+    assert str(raised.value) == "Node 3 (KSampler) failed with torch.OutOfMemoryError."
+    assert "kite" not in repr(failure)
 
 
 def test_a_job_past_its_deadline_has_its_prompt_cancelled():

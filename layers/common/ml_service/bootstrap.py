@@ -151,6 +151,7 @@ def make_collect_outputs() -> CollectOutputs:
         media=S3MediaStore(_aws.s3, result_bucket=settings.result_bucket_name),
         connector=HttpComfyUIConnector(),
         converter=PillowImageConverter(),
+        clock=make_clock(),
     )
 
 

@@ -1,6 +1,6 @@
 """What the services need of the world, named by role; the adapters keep these promises."""
 
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from contextlib import AbstractContextManager
 from dataclasses import dataclass
 from datetime import datetime
@@ -9,7 +9,7 @@ from typing import BinaryIO, Protocol
 from ml_service.domain.fleets import Group, GroupMember, Instance
 from ml_service.domain.jobs import Job
 from ml_service.domain.manifests import Conversion
-from ml_service.domain.prompts import Prompt
+from ml_service.domain.prompts import Progress, Prompt
 from ml_service.domain.results import OutputFile
 from ml_service.domain.scaling import ScalerState, ScalingDecision
 
@@ -157,32 +157,55 @@ class InstanceProbe(Protocol):
         """Prompts pending and running by address; None for an instance that did not answer."""
 
 
+class PromptWatch(Protocol):
+    """Waits for news of one prompt. News is only a hint; ``ComfyUI.find`` says the truth."""
+
+    @property
+    def progress(self) -> Progress | None:
+        """What was last heard of the running prompt, None if nothing was."""
+
+    def wait(self, seconds: float) -> None:
+        """Return when something happened, at the latest after so many seconds."""
+
+
 class ComfyUI(Protocol):
-    """One instance's ComfyUI. Every call may raise InstanceUnreachableError."""
+    """One instance's ComfyUI. Every call may raise InstanceError; none affects other prompts."""
 
     def count_prompts(self) -> int:
         """Prompts pending and running, all stages' together."""
 
     def upload(self, name: str, content: MediaStream) -> str:
-        """Upload an input file; returns the name under which a graph finds it."""
+        """Upload an input file; returns the name under which a graph finds it.
+
+        Raises InputTooLargeError.
+        """
 
     def submit(self, prompt_id: str, graph: Mapping[str, object]) -> None:
-        """Queue a prompt under its own id, once; raises PromptRefusedError if it is invalid."""
+        """Queue a prompt under its own id, once, however often this is called.
+
+        Raises PromptRefusedError if it is invalid as a whole or in part; then nothing of it runs.
+        """
 
     def find(self, prompt_id: str) -> Prompt:
         """Where a prompt stands: /queue first, then /history, so that none slips between."""
 
-    def watch(self, prompt_id: str) -> AbstractContextManager[Callable[[float], None]]:
-        """Wait for news of a prompt: the call given out returns early if something happened.
+    def drop_copies(self, prompt_id: str) -> None:
+        """If the prompt is queued more than once, leave one; a running one stays."""
 
-        Its argument is the longest wait in seconds. News is a hint; only ``find`` says the truth.
-        """
+    def watch(self, prompt_id: str) -> AbstractContextManager[PromptWatch]:
+        """Wait for news of a prompt; never raises, since without news there is still waiting."""
 
     def open_output(self, file: OutputFile) -> AbstractContextManager[BinaryIO]:
         """Stream an output file; raises OutputMissingError if it is not there."""
 
-    def cancel(self, prompt_id: str) -> None:
-        """Drop this prompt if it waits, interrupt it if it runs, and no other."""
+    def cancel(self, prompt_id: str, *, seconds: float) -> bool:
+        """Drop this prompt if it waits, interrupt it if it runs, until it is neither.
+
+        False if it still is queued after so many seconds: a node that hangs cannot be interrupted.
+        """
+
+    def forget(self, prompt_id: str) -> None:
+        """Delete an ended prompt from the history."""
 
 
 class ComfyUIConnector(Protocol):

@@ -8,7 +8,10 @@
     │   ├── PromptRefusedError, PromptFailedError
     │   ├── OutputMissingError, OutputInvalidError, OutputTooLargeError
     │   └── DeadlineExceededError, AttemptsExhaustedError, JobClosedError
-    ├── InstanceUnreachableError     an instance did not answer: the job goes elsewhere
+    ├── InstanceError                an instance is of no use now: the job goes elsewhere
+    │   ├── InstanceUnreachableError     transient: no connection, or an answer of status 500
+    │   │   └── InstanceSilentError          connected, but no answer in time
+    │   └── InstanceFaultyError          permanent: what answers there is no ComfyUI that we know
     ├── ScalingRefusedError          Auto Scaling did not accept a desired capacity
     ├── JobNotFoundError             no record has this job id
     └── JobChangedError              somebody else wrote the job record first: read it again
@@ -129,8 +132,20 @@ class JobClosedError(JobError):
     code = "JOB_CLOSED"
 
 
-class InstanceUnreachableError(MlServiceError):
-    """When a ComfyUI instance refuses, drops or does not answer a request."""
+class InstanceError(MlServiceError):
+    """When a ComfyUI instance does not do what it is asked to; its subclasses say how."""
+
+
+class InstanceUnreachableError(InstanceError):
+    """When an instance refuses, drops or fails a request; the same request may succeed later."""
+
+
+class InstanceSilentError(InstanceUnreachableError):
+    """When an instance takes a request and does not answer in time: it may be loading a model."""
+
+
+class InstanceFaultyError(InstanceError):
+    """When an instance answers as ComfyUI does not, so that asking again is of no use."""
 
 
 class ScalingRefusedError(MlServiceError):

@@ -116,6 +116,10 @@ class Job(BaseModel):
     guilty_losses: int = 0
     seen_running: bool = False
     """Whether the present attempt's prompt has been seen running."""
+    queue_head: str = ""
+    """Id of the prompt that was last seen running on the instance; empty if none was."""
+    queue_head_since: datetime | None = None
+    """When it was first seen to be that one."""
     instance: str = ""
     """Key of the instance on which the job has a slot."""
     instance_id: str = ""
@@ -220,6 +224,11 @@ class Job(BaseModel):
         self._require(JobState.SUBMITTED)
         return self._next(seen_running=True, fault=fault)
 
+    def see_queue_head(self, prompt_id: str, *, at: datetime) -> "Job":
+        """Another prompt than before, or none, was seen running on the instance."""
+        self._require(JobState.SUBMITTED)
+        return self._next(queue_head=prompt_id, queue_head_since=at)
+
     def list_outputs(self, outputs: tuple[OutputFile, ...]) -> "Job":
         """The prompt has succeeded and its files are known."""
         self._require(JobState.SUBMITTED)
@@ -288,6 +297,8 @@ _NO_PLACE: Mapping[str, object] = {
     "prompt_id": "",
     "submitted_at": None,
     "seen_running": False,
+    "queue_head": "",
+    "queue_head_since": None,
     "outputs": (),
 }
 

@@ -21,8 +21,37 @@ class PromptState(StrEnum):
     RUNNING = "RUNNING"
     SUCCEEDED = "SUCCEEDED"
     FAILED = "FAILED"
+    INTERRUPTED = "INTERRUPTED"
+    """Somebody cancelled it while it ran."""
     UNKNOWN = "UNKNOWN"
     """In neither queue nor history: never accepted, deleted, or lost with a restart."""
+
+
+@dataclass(frozen=True)
+class NodeFailure:
+    """The exception that ended a prompt."""
+
+    node_id: str
+    class_type: str
+    exception_type: str
+    message: str = field(default="", repr=False)
+    """ComfyUI's text. It may quote the prompt: it belongs in no log and in no reply."""
+
+    @property
+    def sentence(self) -> str:
+        """What the backend and the logs may read."""
+        return f"Node {self.node_id} ({self.class_type}) failed with {self.exception_type}."
+
+
+@dataclass(frozen=True)
+class Progress:
+    """How far a running prompt has come, as far as its instance reported it."""
+
+    nodes_done: int
+    node_id: str = ""
+    """The node that runs now."""
+    share: float = 0.0
+    """How much of that node is done, from 0 to 1."""
 
 
 @dataclass(frozen=True)
@@ -32,10 +61,55 @@ class Prompt:
     state: PromptState
     position: int = 0
     """Prompts that run or wait before it, while PENDING."""
+    copies: int = 1
+    """How often the queue holds it, while PENDING or RUNNING: ComfyUI would run each copy."""
+    head: str = ""
+    """Id of the prompt that runs on the instance, while PENDING or RUNNING; empty if none does."""
     outputs: Mapping[str, Mapping[str, Sequence[object]]] = field(default_factory=dict)
     """Once SUCCEEDED: ComfyUI's outputs, by node and kind."""
-    failure: str = ""
-    """Once FAILED: one sentence, without any text of the prompt."""
+    failure: NodeFailure | None = None
+    """Once FAILED, unless ComfyUI gave no reason."""
+
+    @property
+    def is_queued(self) -> bool:
+        """Whether it waits or runs."""
+        return self.state in (PromptState.PENDING, PromptState.RUNNING)
+
+
+class Stall(StrEnum):
+    """Why nothing more is to be expected of an instance's queue."""
+
+    HUNG = "HUNG"
+    """The prompt itself has been running for longer than any may."""
+    BLOCKED = "BLOCKED"
+    """Another prompt has been running before it for longer than any may."""
+    IDLE = "IDLE"
+    """Prompts wait and none runs: the thread that runs them has died."""
+
+
+@dataclass(frozen=True)
+class StallLimits:
+    """After how many seconds without a change an instance's queue counts as stalled."""
+
+    running: float = 1800
+    """Half the default run deadline: what waits behind a hung node has the rest of it."""
+    idle: float = 60
+    """Between two prompts ComfyUI frees memory, which takes seconds."""
+
+
+def find_stall(prompt: Prompt, *, unchanged_seconds: float, limits: StallLimits) -> Stall | None:
+    """Whether the queue has stalled before or on a queued prompt.
+
+    ``unchanged_seconds`` is how long the head of the queue has been the same. A server whose worker
+    thread died answers every request and runs nothing, so only time gives it away.
+    """
+    if prompt.state is PromptState.RUNNING:
+        return Stall.HUNG if unchanged_seconds >= limits.running else None
+    if prompt.state is not PromptState.PENDING:
+        return None
+    if prompt.head:
+        return Stall.BLOCKED if unchanged_seconds >= limits.running else None
+    return Stall.IDLE if unchanged_seconds >= limits.idle else None
 
 
 def make_prompt_id(*, stage: str, job_id: str, attempt: int) -> str:

@@ -1,25 +1,38 @@
 """await_prompt: looks at a submitted prompt, and stays with it when its end may be near."""
 
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from enum import StrEnum
 
 from ml_service.domain.errors import (
     DeadlineExceededError,
-    InstanceUnreachableError,
+    InstanceError,
+    InstanceSilentError,
     PromptFailedError,
 )
 from ml_service.domain.jobs import Job
-from ml_service.domain.prompts import Prompt, PromptState, seconds_until_look
+from ml_service.domain.prompts import (
+    Progress,
+    Prompt,
+    PromptState,
+    Stall,
+    StallLimits,
+    find_stall,
+    seconds_until_look,
+)
 from ml_service.domain.results import list_output_files
-from ml_service.ports import Clock, ComfyUI, ComfyUIConnector, FleetStore, JobStore
+from ml_service.ports import Clock, ComfyUI, ComfyUIConnector, FleetStore, JobStore, PromptWatch
 from ml_service.services.record_reading import record_reading
 
 HOLD_LIMIT_SECONDS = 240
 """The longest that one call holds; the function's own limit is 300 s."""
 POLL_SECONDS = 2.0
 """Between two looks while no news comes over the websocket."""
-LOST_CHECK_SECONDS = 1.0
-"""Before an unknown prompt is looked for once more."""
+LOST_CHECK_SECONDS = (0.1, 0.9)
+"""Before an unknown prompt is looked for once more, and again."""
+SILENCE_SECONDS = 60.0
+"""How long an instance may take requests without an answer, as while it loads a model."""
+CANCEL_SECONDS = 20.0
+"""How long to insist; a running node notices an interrupt at its next step."""
 
 
 class AwaitStatus(StrEnum):
@@ -39,6 +52,10 @@ class Awaited:
     job: Job
     wait_seconds: int = 0
     """Until the next call, while PENDING."""
+    progress: Progress | None = None
+    """While RUNNING, if the instance told of it."""
+    stall: Stall | None = None
+    """Why the prompt was given up as LOST, if it still was in the queue."""
 
 
 @dataclass(frozen=True)
@@ -49,51 +66,74 @@ class AwaitPrompt:
     store: FleetStore
     connector: ComfyUIConnector
     clock: Clock
+    stall_limits: StallLimits = field(default_factory=StallLimits)
 
     def await_prompt(self, job_id: str) -> Awaited:
         """Look at a job's prompt until it ends, its start proves far off, or the hold is over.
 
-        Raises PromptFailedError, DeadlineExceededError, JobClosedError, InstanceUnreachableError.
+        Raises PromptFailedError, DeadlineExceededError, JobClosedError, InstanceError.
         """
         job = self.jobs.get(job_id)
         job.require_open()
         comfyui = self.connector.connect(job.address)
         try:
-            awaited = self._hold(job, comfyui)
-        except InstanceUnreachableError:
+            with comfyui.watch(job.prompt_id) as watch:
+                awaited = self._hold(job, comfyui, watch)
+            if awaited.stall is not None:
+                comfyui.cancel(job.prompt_id, seconds=0)
+        except InstanceError:
             self.store.record_reading(job.fleet, job.instance, None, self.clock.now())
             raise
-        record_reading(comfyui, job, store=self.store, clock=self.clock)
+        if awaited.stall is not None:
+            # What answers but runs nothing is not ready for the next job.
+            self.store.record_reading(job.fleet, job.instance, None, self.clock.now())
+        else:
+            record_reading(comfyui, job, store=self.store, clock=self.clock)
         return awaited
 
-    def _hold(self, job: Job, comfyui: ComfyUI) -> Awaited:
-        held_since = self.clock.monotonic()
-        with comfyui.watch(job.prompt_id) as wait_for_news:
-            while True:
+    def _hold(self, job: Job, comfyui: ComfyUI, watch: PromptWatch) -> Awaited:
+        held_since = answered_at = self.clock.monotonic()
+        while True:
+            try:
                 prompt = self._find(job, comfyui)
-                if prompt.state is PromptState.RUNNING and not job.seen_running:
-                    job = job.see_running()
-                    self.jobs.save(job)
+                answered_at = self.clock.monotonic()
+            except InstanceSilentError:
+                if self.clock.monotonic() - answered_at >= SILENCE_SECONDS:
+                    raise
+            else:
+                job = self._note(job, prompt)
                 awaited = self._conclude(job, prompt)
                 if awaited is not None:
                     return awaited
-                try:
-                    job.check_deadline(self.clock.now())
-                except DeadlineExceededError:
-                    comfyui.cancel(job.prompt_id)
-                    raise
-                if self.clock.monotonic() - held_since >= HOLD_LIMIT_SECONDS:
-                    if prompt.state is PromptState.RUNNING:
-                        return Awaited(AwaitStatus.RUNNING, job)
-                    return Awaited(AwaitStatus.PENDING, job, wait_seconds=1)
-                wait_for_news(POLL_SECONDS)
+                if prompt.copies > 1:
+                    comfyui.drop_copies(job.prompt_id)
+            self._check_deadline(job, comfyui)
+            if self.clock.monotonic() - held_since >= HOLD_LIMIT_SECONDS:
+                if job.seen_running:
+                    return Awaited(AwaitStatus.RUNNING, job, progress=watch.progress)
+                return Awaited(AwaitStatus.PENDING, job, wait_seconds=1)
+            watch.wait(POLL_SECONDS)
 
     def _find(self, job: Job, comfyui: ComfyUI) -> Prompt:
         prompt = comfyui.find(job.prompt_id)
-        if prompt.state is PromptState.UNKNOWN:
-            self.clock.sleep(LOST_CHECK_SECONDS)
+        for pause in LOST_CHECK_SECONDS:
+            if prompt.state is not PromptState.UNKNOWN:
+                break
+            self.clock.sleep(pause)
             prompt = comfyui.find(job.prompt_id)
         return prompt
+
+    def _note(self, job: Job, prompt: Prompt) -> Job:
+        """Write down what only repeated looks can tell."""
+        if not prompt.is_queued:
+            return job
+        if prompt.state is PromptState.RUNNING and not job.seen_running:
+            job = job.see_running()
+            self.jobs.save(job)
+        if job.queue_head_since is None or job.queue_head != prompt.head:
+            job = job.see_queue_head(prompt.head, at=self.clock.now())
+            self.jobs.save(job)
+        return job
 
     def _conclude(self, job: Job, prompt: Prompt) -> Awaited | None:
         """What a look means for the job; None to look again."""
@@ -102,9 +142,18 @@ class AwaitPrompt:
             self.jobs.save(job)
             return Awaited(AwaitStatus.SUCCEEDED, job)
         if prompt.state is PromptState.FAILED:
-            raise PromptFailedError(prompt.failure)
+            raise PromptFailedError(
+                prompt.failure.sentence
+                if prompt.failure is not None
+                else "The prompt failed without a reason."
+            )
+        if prompt.state is PromptState.INTERRUPTED:
+            raise PromptFailedError("The prompt was interrupted.")
         if prompt.state is PromptState.UNKNOWN:
             return Awaited(AwaitStatus.LOST, job)
+        stall = self._find_stall(job, prompt)
+        if stall is not None:
+            return Awaited(AwaitStatus.LOST, job, stall=stall)
         if prompt.state is PromptState.PENDING:
             since = job.submitted_at or self.clock.now()
             wait_seconds = seconds_until_look(
@@ -115,3 +164,19 @@ class AwaitPrompt:
             if wait_seconds:
                 return Awaited(AwaitStatus.PENDING, job, wait_seconds)
         return None
+
+    def _find_stall(self, job: Job, prompt: Prompt) -> Stall | None:
+        now = self.clock.now()
+        since = job.queue_head_since or now
+        return find_stall(
+            prompt,
+            unchanged_seconds=(now - since).total_seconds(),
+            limits=self.stall_limits,
+        )
+
+    def _check_deadline(self, job: Job, comfyui: ComfyUI) -> None:
+        try:
+            job.check_deadline(self.clock.now())
+        except DeadlineExceededError:
+            comfyui.cancel(job.prompt_id, seconds=CANCEL_SECONDS)
+            raise

@@ -1,13 +1,28 @@
 """collect_outputs: brings a succeeded prompt's files from its instance into the result bucket."""
 
 from collections.abc import Iterator
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from dataclasses import dataclass
 from typing import BinaryIO
 
+from ml_service.domain.errors import (
+    InstanceError,
+    InstanceUnreachableError,
+    OutputMissingError,
+)
 from ml_service.domain.jobs import Job
 from ml_service.domain.results import OutputFile, make_result_keys, read_content_type
-from ml_service.ports import ComfyUI, ComfyUIConnector, ImageConverter, JobStore, MediaStore
+from ml_service.ports import (
+    Clock,
+    ComfyUI,
+    ComfyUIConnector,
+    ImageConverter,
+    JobStore,
+    MediaStore,
+)
+
+_RETRY_PAUSES = (1.0, 3.0)
+"""Seconds before the second and the third try: a lost file costs a whole run."""
 
 
 @dataclass(frozen=True)
@@ -18,23 +33,41 @@ class CollectOutputs:
     media: MediaStore
     connector: ComfyUIConnector
     converter: ImageConverter
+    clock: Clock
 
     def collect(self, job_id: str) -> Job:
         """Store every output file of a job.
 
         Raises OutputMissingError, OutputInvalidError, OutputTooLargeError, JobClosedError,
-        InstanceUnreachableError.
+        InstanceError.
         """
         job = self.jobs.get(job_id)
         job.require_open()
         comfyui = self.connector.connect(job.address)
         keys = make_result_keys(job.outputs, job.conversion)
         for file, key in zip(job.outputs, keys, strict=True):
-            with self._open(comfyui, job, file) as content:
-                self.media.put_result(key, content, content_type=read_content_type(key))
+            self._store(comfyui, job, file, key)
         job = job.collect(keys)
         self.jobs.save(job)
+        # ComfyUI keeps the graphs of 10,000 prompts in memory. Only now is this one's no longer
+        # needed; if it stays, nothing is wrong.
+        with suppress(InstanceError):
+            comfyui.forget(job.prompt_id)
         return job
+
+    def _store(self, comfyui: ComfyUI, job: Job, file: OutputFile, key: str) -> None:
+        for pause in _RETRY_PAUSES:
+            try:
+                self._stream(comfyui, job, file, key)
+            except (OutputMissingError, InstanceUnreachableError):
+                self.clock.sleep(pause)
+            else:
+                return
+        self._stream(comfyui, job, file, key)
+
+    def _stream(self, comfyui: ComfyUI, job: Job, file: OutputFile, key: str) -> None:
+        with self._open(comfyui, job, file) as content:
+            self.media.put_result(key, content, content_type=read_content_type(key))
 
     @contextmanager
     def _open(self, comfyui: ComfyUI, job: Job, file: OutputFile) -> Iterator[BinaryIO]:

@@ -4,7 +4,7 @@ from collections.abc import Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
 
-from ml_service.domain.errors import InstanceUnreachableError
+from ml_service.domain.errors import InstanceError
 from ml_service.ports import ComfyUIConnector
 
 _PARALLEL = 32  # a hundred instances, ten of them silent for 2.5 s each, take under 4 s
@@ -24,5 +24,5 @@ class ObserveInstances:
     def _read(self, address: str) -> int | None:
         try:
             return self.connector.connect(address).count_prompts()
-        except InstanceUnreachableError:
+        except InstanceError:
             return None

@@ -1,6 +1,6 @@
 """Every talk with an instance leaves the reading it saw, so that placement knows it at once."""
 
-from ml_service.domain.errors import InstanceUnreachableError
+from ml_service.domain.errors import InstanceError
 from ml_service.domain.jobs import Job
 from ml_service.ports import Clock, ComfyUI, FleetStore
 
@@ -12,6 +12,6 @@ def record_reading(comfyui: ComfyUI, job: Job, *, store: FleetStore, clock: Cloc
     """
     try:
         reading = comfyui.count_prompts()
-    except InstanceUnreachableError:
+    except InstanceError:
         return
     store.record_reading(job.fleet, job.instance, reading, clock.now())

@@ -2,7 +2,7 @@
 
 from dataclasses import dataclass
 
-from ml_service.domain.errors import InputTooLargeError, InstanceUnreachableError
+from ml_service.domain.errors import InputTooLargeError, InstanceError
 from ml_service.domain.jobs import Job, JobState
 from ml_service.domain.manifests import OUTPUT_PREFIX, SEED
 from ml_service.domain.prompts import PromptState, make_prompt_id
@@ -10,6 +10,9 @@ from ml_service.domain.rendering import render_prompt
 from ml_service.domain.workflows import WorkflowCatalog
 from ml_service.ports import Clock, ComfyUI, ComfyUIConnector, FleetStore, JobStore, MediaStore
 from ml_service.services.record_reading import record_reading
+
+CANCEL_SECONDS = 20.0
+"""How long to insist; a running node notices an interrupt at its next step."""
 
 
 @dataclass(frozen=True)
@@ -27,8 +30,7 @@ class SubmitPrompt:
     def submit(self, job_id: str) -> Job:
         """Submit the prompt of a job's present attempt.
 
-        Raises JobError if the job has failed for good, InstanceUnreachableError if it must go
-        elsewhere.
+        Raises JobError if the job has failed for good, InstanceError if it must go elsewhere.
         """
         job = self.jobs.get(job_id)
         job.require_open()
@@ -36,7 +38,7 @@ class SubmitPrompt:
         comfyui = self.connector.connect(job.address)
         try:
             job = self._submit(job, comfyui)
-        except InstanceUnreachableError:
+        except InstanceError:
             self.store.record_reading(job.fleet, job.instance, None, self.clock.now())
             raise
         record_reading(comfyui, job, store=self.store, clock=self.clock)
@@ -56,7 +58,7 @@ class SubmitPrompt:
             self.jobs.save(job)
         comfyui.submit(prompt_id, graph)
         if self.jobs.get(job.job_id).state.is_final:
-            comfyui.cancel(prompt_id)
+            comfyui.cancel(prompt_id, seconds=CANCEL_SECONDS)
         return job
 
     def _render(self, job: Job, comfyui: ComfyUI) -> dict[str, dict[str, object]]:
