@@ -75,6 +75,27 @@ def test_every_permanent_error_is_refused_a_retry_somewhere(
     assert JOB_ERRORS.keys() - refused == set()
 
 
+def test_every_fault_of_an_instance_sends_the_job_elsewhere(
+    definition: Mapping[str, Any],
+) -> None:
+    """Step Functions matches names, not classes: a subclass that is not named would not match."""
+    faults = {
+        name
+        for name, value in vars(errors).items()
+        if isinstance(value, type)
+        and issubclass(value, errors.InstanceError)
+        and value is not errors.InstanceError
+    }
+    caught = [
+        set(rule["ErrorEquals"])
+        for state in definition["States"].values()
+        for rule in state.get("Catch", ())
+        if rule["Next"] == "Choose Instance"
+    ]
+
+    assert caught == [faults] * 3
+
+
 def test_only_a_job_id_and_run_number_enter_an_execution(definition: Mapping[str, Any]) -> None:
     """The history is kept for 90 days: results of steps stay below their own two members."""
     paths = {
