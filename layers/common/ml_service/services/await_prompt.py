@@ -67,6 +67,8 @@ class AwaitPrompt:
     connector: ComfyUIConnector
     clock: Clock
     stall_limits: StallLimits = field(default_factory=StallLimits)
+    poll_seconds: float = POLL_SECONDS
+    silence_seconds: float = SILENCE_SECONDS
 
     def await_prompt(self, job_id: str) -> Awaited:
         """Look at a job's prompt until it ends, its start proves far off, or the hold is over.
@@ -98,7 +100,7 @@ class AwaitPrompt:
                 prompt = self._find(job, comfyui)
                 answered_at = self.clock.monotonic()
             except InstanceSilentError:
-                if self.clock.monotonic() - answered_at >= SILENCE_SECONDS:
+                if self.clock.monotonic() - answered_at >= self.silence_seconds:
                     raise
             else:
                 job = self._note(job, prompt)
@@ -112,7 +114,7 @@ class AwaitPrompt:
                 if job.seen_running:
                     return Awaited(AwaitStatus.RUNNING, job, progress=watch.progress)
                 return Awaited(AwaitStatus.PENDING, job, wait_seconds=1)
-            watch.wait(POLL_SECONDS)
+            watch.wait(self.poll_seconds)
 
     def _find(self, job: Job, comfyui: ComfyUI) -> Prompt:
         prompt = comfyui.find(job.prompt_id)

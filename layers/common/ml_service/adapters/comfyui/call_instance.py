@@ -12,7 +12,7 @@ from ml_service.domain.errors import (
     InstanceUnreachableError,
 )
 
-_RETRY_PAUSES = (0.2, 0.6)
+_RETRY_PAUSES = (0.1, 0.4)
 """Before the second and the third try of a call that changes nothing."""
 
 
@@ -28,6 +28,8 @@ class Timeouts:
     """Queue, history, cancelling: a server that loads a model may be silent for long."""
     submit: float = 45.0
     """POST /prompt, whose validation reads the input files."""
+    doubt: float = 1.0
+    """Between two looks for a prompt whose POST was not answered and may still be worked on."""
     transfer: float = 60.0
     """Uploads and downloads: between two pieces, not as a whole."""
 

@@ -1,9 +1,9 @@
 """The ComfyUI port over HTTP."""
 
+import re
 import time
-import uuid
 from collections.abc import Iterator, Mapping
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from typing import Any, BinaryIO
 
 import requests
@@ -26,6 +26,7 @@ from ml_service.adapters.comfyui.watch_prompt import WebsocketPromptWatch
 from ml_service.domain.errors import (
     InputTooLargeError,
     InstanceFaultyError,
+    InstanceSilentError,
     InstanceUnreachableError,
     OutputMissingError,
     PromptRefusedError,
@@ -36,10 +37,9 @@ from ml_service.ports import MediaStream
 
 PORT = 8188
 _POSTS = 3
-_DOUBT_SECONDS = 1.0
-"""Between two looks for a prompt whose POST may still be under way."""
 _CANCEL_PAUSE_SECONDS = 0.25
 _CANCEL_PARTIAL_SECONDS = 10.0
+_PROMPT_ID = re.compile(r"[0-9a-f]{8}(-[0-9a-f]{4}){3}-[0-9a-f]{12}")
 
 
 class HttpComfyUIConnector:
@@ -197,9 +197,10 @@ class HttpComfyUI:
 
     def _is_there(self, prompt_id: str) -> bool:
         """Look twice: the POST whose answer did not come may still be worked on."""
-        if self.find(prompt_id).state is not PromptState.UNKNOWN:
-            return True
-        time.sleep(_DOUBT_SECONDS)
+        with suppress(InstanceSilentError):
+            if self.find(prompt_id).state is not PromptState.UNKNOWN:
+                return True
+        time.sleep(self._timeouts.doubt)
         return self.find(prompt_id).state is not PromptState.UNKNOWN
 
     def _check_accepted(self, response: requests.Response, prompt_id: str) -> None:
@@ -256,5 +257,5 @@ def _require_prompt_id(prompt_id: str) -> None:
 
     An empty id would make a cancel of one prompt a cancel of whatever runs, for every stage.
     """
-    if str(uuid.UUID(prompt_id)) != prompt_id:
+    if not _PROMPT_ID.fullmatch(prompt_id):
         raise ValueError("a prompt id is a UUID in canonical lowercase form")
