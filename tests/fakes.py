@@ -9,6 +9,7 @@ from typing import BinaryIO
 
 from ml_service.domain.errors import (
     InputNotFoundError,
+    InstanceSilentError,
     InstanceUnreachableError,
     JobChangedError,
     JobNotFoundError,
@@ -247,6 +248,8 @@ class InMemoryComfyUI:
     files: dict[str, bytes] = field(default_factory=dict)
     cancelled: list[str] = field(default_factory=list)
     reachable: bool = True
+    silent_looks: int = 0
+    """How many looks are not answered."""
     news: list[Callable[[], None]] = field(default_factory=list)
     """What happens during each wait for news, one after the other."""
     clock: FakeClock | None = None
@@ -270,6 +273,9 @@ class InMemoryComfyUI:
 
     def find(self, prompt_id: str) -> Prompt:
         self._check()
+        if self.silent_looks:
+            self.silent_looks -= 1
+            raise InstanceSilentError("ReadTimeout")
         return self.prompts.get(prompt_id, Prompt(PromptState.UNKNOWN))
 
     def drop_copies(self, prompt_id: str) -> None:

@@ -2,7 +2,15 @@ import uuid
 
 import pytest
 
-from ml_service.domain.prompts import make_prompt_id, seconds_until_look
+from ml_service.domain.prompts import (
+    Prompt,
+    PromptState,
+    Stall,
+    StallLimits,
+    find_stall,
+    make_prompt_id,
+    seconds_until_look,
+)
 
 
 def test_a_prompt_id_is_stable_canonical_and_its_own_for_each_attempt():
@@ -33,3 +41,28 @@ def test_a_pending_prompt_is_looked_at_when_its_start_is_near(
         position, expected_seconds=expected_seconds, waited_seconds=waited_seconds
     )
     assert found == wait
+
+
+RUNNING = Prompt(PromptState.RUNNING, head="me")
+BEHIND = Prompt(PromptState.PENDING, position=1, head="other")
+FIRST = Prompt(PromptState.PENDING)
+
+
+@pytest.mark.parametrize(
+    ("prompt", "unchanged_seconds", "stall"),
+    [
+        (RUNNING, 99, None),
+        (RUNNING, 100, Stall.HUNG),
+        (BEHIND, 99, None),
+        (BEHIND, 100, Stall.BLOCKED),
+        (FIRST, 9, None),
+        (FIRST, 10, Stall.IDLE),
+        (Prompt(PromptState.SUCCEEDED), 1000, None),
+        (Prompt(PromptState.UNKNOWN), 1000, None),
+    ],
+)
+def test_a_queue_stalls_when_its_head_stays_the_same_for_too_long(
+    prompt: Prompt, unchanged_seconds: float, stall: Stall | None
+):
+    limits = StallLimits(running=100, idle=10)
+    assert find_stall(prompt, unchanged_seconds=unchanged_seconds, limits=limits) is stall

@@ -13,6 +13,7 @@ from ml_service.domain.errors import (
     DeadlineExceededError,
     InputNotFoundError,
     InputTooLargeError,
+    InstanceSilentError,
     InstanceUnreachableError,
     JobClosedError,
     OutputInvalidError,
@@ -21,7 +22,7 @@ from ml_service.domain.errors import (
 )
 from ml_service.domain.jobs import Job, JobState
 from ml_service.domain.manifests import Conversion
-from ml_service.domain.prompts import NodeFailure, Prompt, PromptState
+from ml_service.domain.prompts import NodeFailure, Prompt, PromptState, Stall, StallLimits
 from ml_service.domain.results import OutputFile
 from ml_service.services.await_prompt import HOLD_LIMIT_SECONDS, Awaited, AwaitPrompt, AwaitStatus
 from ml_service.services.collect_outputs import CollectOutputs
@@ -233,6 +234,67 @@ def test_a_failed_prompt_fails_the_job_with_its_reason():
     assert "kite" not in repr(failure)
 
 
+def test_an_interrupted_prompt_fails_the_job():
+    world = submitted(Prompt(PromptState.INTERRUPTED))
+    with pytest.raises(PromptFailedError, match="interrupted"):
+        world.await_prompt()
+
+
+def test_a_second_copy_is_dropped_when_it_is_seen():
+    world = submitted(Prompt(PromptState.RUNNING, copies=2))
+    world.comfyui.news = [
+        lambda: seen.append(world.comfyui.prompts["p"].copies),
+        lambda: world.set_prompt(SUCCEEDED),
+    ]
+    seen: list[int] = []
+    assert world.await_prompt().status is AwaitStatus.SUCCEEDED
+    assert seen == [1]
+
+
+def test_an_instance_may_be_silent_for_a_minute():
+    world = submitted(Prompt(PromptState.RUNNING))
+    world.comfyui.silent_looks = 59 // 2
+    world.comfyui.news = [lambda: None] * (59 // 2) + [lambda: world.set_prompt(SUCCEEDED)]
+    assert world.await_prompt().status is AwaitStatus.SUCCEEDED
+
+
+def test_an_instance_that_stays_silent_is_left():
+    world = submitted(Prompt(PromptState.RUNNING))
+    world.comfyui.silent_looks = 1000
+    with pytest.raises(InstanceSilentError):
+        world.await_prompt()
+    assert world.clock.now() == NOON + timedelta(seconds=60)
+    assert world.reading() is None
+
+
+@pytest.mark.parametrize(
+    ("prompt", "after", "stall"),
+    [
+        (Prompt(PromptState.RUNNING, head="p"), 1800, Stall.HUNG),
+        (Prompt(PromptState.PENDING, position=1, head="o"), 1800, Stall.BLOCKED),
+        (Prompt(PromptState.PENDING), 60, Stall.IDLE),
+    ],
+)
+def test_a_prompt_in_a_stalled_queue_is_cancelled_and_lost(
+    prompt: Prompt, after: float, stall: Stall
+):
+    world = submitted(prompt)
+    while (awaited := world.await_prompt()).status is not AwaitStatus.LOST:
+        assert world.comfyui.cancelled == []
+    assert awaited.stall is stall
+    assert timedelta(seconds=after) <= world.clock.now() - NOON < timedelta(seconds=after + 10)
+    assert world.comfyui.cancelled == ["p"]
+    assert world.reading() is None
+
+
+def test_a_queue_whose_head_changes_has_not_stalled():
+    world = submitted(Prompt(PromptState.PENDING, position=1, head="0"), run_deadline=None)
+    for number in range(10):
+        world.set_prompt(Prompt(PromptState.PENDING, position=1, head=str(number)))
+        assert world.await_prompt().status is AwaitStatus.PENDING
+    assert world.clock.now() > NOON + timedelta(seconds=StallLimits().running)
+
+
 def test_a_job_past_its_deadline_has_its_prompt_cancelled():
     world = submitted(
         Prompt(PromptState.RUNNING), run_deadline=NOON + timedelta(seconds=5), run_seconds=5
@@ -307,6 +369,38 @@ def test_an_output_that_is_no_picture_is_refused_when_it_is_to_be_converted():
     world.comfyui.files["a.png"] = b"\x89PNG\r\n\x1a\n and then nothing"
     with pytest.raises(OutputInvalidError, match="no picture that can be stored as jpeg"):
         world.collect()
+
+
+def test_row_27_an_output_is_asked_for_three_times():
+    world = submitted(SUCCEEDED)
+    world.await_prompt()
+    sleep = world.clock.sleep
+
+    def sleep_and_find(seconds):
+        sleep(seconds)
+        world.comfyui.reachable = seconds == 3.0
+        world.comfyui.files = {"a.png": b"picture"}
+
+    world.clock.sleep = sleep_and_find
+    assert world.collect().result_keys == ("comfyui-results/a.png",)
+    assert world.clock.now() == NOON + timedelta(seconds=1 + 3)
+
+
+def test_a_collected_prompt_is_forgotten_by_its_instance_and_no_other():
+    world = submitted(SUCCEEDED)
+    world.comfyui.files = {"a.png": b"picture"}
+    world.await_prompt()
+    world.comfyui.prompts["other"] = SUCCEEDED
+    world.collect()
+    assert set(world.comfyui.prompts) == {"other"}
+
+
+def test_a_prompt_that_cannot_be_collected_is_kept_for_another_try():
+    world = submitted(SUCCEEDED)
+    world.await_prompt()
+    with pytest.raises(OutputMissingError):
+        world.collect()
+    assert set(world.comfyui.prompts) == {"p"}
 
 
 @pytest.mark.parametrize("step", [World.submit, World.await_prompt, World.collect])

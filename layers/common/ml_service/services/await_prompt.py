@@ -1,5 +1,6 @@
 """await_prompt: looks at a submitted prompt, and stays with it when its end may be near."""
 
+from contextlib import suppress
 from dataclasses import dataclass, field
 from enum import StrEnum
 
@@ -81,12 +82,11 @@ class AwaitPrompt:
         try:
             with comfyui.watch(job.prompt_id) as watch:
                 awaited = self._hold(job, comfyui, watch)
-            if awaited.stall is not None:
-                comfyui.cancel(job.prompt_id, seconds=0)
         except InstanceError:
             self.store.record_reading(job.fleet, job.instance, None, self.clock.now())
             raise
         if awaited.stall is not None:
+            self._cancel(job, comfyui, seconds=0)
             # What answers but runs nothing is not ready for the next job.
             self.store.record_reading(job.fleet, job.instance, None, self.clock.now())
         else:
@@ -180,5 +180,10 @@ class AwaitPrompt:
         try:
             job.check_deadline(self.clock.now())
         except DeadlineExceededError:
-            comfyui.cancel(job.prompt_id, seconds=CANCEL_SECONDS)
+            self._cancel(job, comfyui, seconds=CANCEL_SECONDS)
             raise
+
+    def _cancel(self, job: Job, comfyui: ComfyUI, *, seconds: float) -> None:
+        # If it cannot be done, what is already known of the job stays as true.
+        with suppress(InstanceError):
+            comfyui.cancel(job.prompt_id, seconds=seconds)
