@@ -1,7 +1,7 @@
 """What the ComfyUI port promises, kept by the client against every server that it can meet.
 
-These are simulators and, if COMFYUI_URL names one, a real server with the stock nodes alone. It
-should be idle, since it is asked how many prompts it has.
+These are simulators and, if COMFYUI_URL names one, a real server, of which only stock nodes are
+used. It should be idle, since it is asked how many prompts it has.
 """
 
 import io
@@ -15,6 +15,7 @@ from urllib.parse import urlsplit
 import pytest
 from PIL import Image
 
+from local.comfyui.profiles import PROFILES
 from local.comfyui.simulator import running_simulator
 from local.sample_media import make_image
 from ml_service.domain.errors import OutputMissingError, PromptRefusedError
@@ -31,26 +32,30 @@ from tests.contracts.comfyui_targets import (
     wait_until_running,
 )
 
-SERVERS = ["simulated", "real"]
+SERVERS = [*PROFILES, "real"]
 
 
-@pytest.fixture(params=SERVERS)
-def target(request: pytest.FixtureRequest, tmp_path: Path) -> Iterator[ComfyUITarget]:
-    """A server whose slow prompts take a second or more."""
-    if request.param == "real":
-        yield real_server()
-        return
-    with running_simulator(tmp_path, prompt_seconds=1.0) as server:
-        yield ComfyUITarget(server.address, server.port)
+@pytest.fixture(scope="module", params=SERVERS)
+def target(
+    request: pytest.FixtureRequest, tmp_path_factory: pytest.TempPathFactory
+) -> Iterator[ComfyUITarget]:
+    """A server whose slow prompts take long enough to be seen running."""
+    yield from serve(request.param, tmp_path_factory.mktemp("slow"), prompt_seconds=0.6)
 
 
-@pytest.fixture(params=SERVERS)
-def quick_target(request: pytest.FixtureRequest, tmp_path: Path) -> Iterator[ComfyUITarget]:
+@pytest.fixture(scope="module", params=SERVERS)
+def quick_target(
+    request: pytest.FixtureRequest, tmp_path_factory: pytest.TempPathFactory
+) -> Iterator[ComfyUITarget]:
     """A server for prompts whose time does not matter."""
-    if request.param == "real":
+    yield from serve(request.param, tmp_path_factory.mktemp("quick"), prompt_seconds=0.0)
+
+
+def serve(name: str, folder: Path, *, prompt_seconds: float) -> Iterator[ComfyUITarget]:
+    if name == "real":
         yield real_server()
         return
-    with running_simulator(tmp_path) as server:
+    with running_simulator(folder, prompt_seconds=prompt_seconds, profile=name) as server:
         yield ComfyUITarget(server.address, server.port)
 
 
