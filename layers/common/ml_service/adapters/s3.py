@@ -21,10 +21,12 @@ if TYPE_CHECKING:
 
 MAX_INPUT_BYTES = 500 * 1024 * 1024
 MAX_OUTPUT_BYTES = 2 * 1024 * 1024 * 1024
-# Parts of 8 MiB, two at a time: a file of 2 GiB goes through 32 MiB of memory.
+_PART_BYTES = 5 * 1024 * 1024  # the least that S3 takes
 _TRANSFER = TransferConfig(
-    multipart_threshold=8 * 1024 * 1024, multipart_chunksize=8 * 1024 * 1024, max_concurrency=2
+    multipart_threshold=_PART_BYTES, multipart_chunksize=_PART_BYTES, max_concurrency=2
 )
+# Ten parts of a stream would wait in memory; two let a file of 2 GiB pass through 32 MiB.
+_TRANSFER.max_in_memory_upload_chunks = 2
 
 
 class S3MediaStore:
