@@ -32,6 +32,12 @@ class RunLog:
         with self._lock:
             self._start_number += 1
 
+    @property
+    def start_number(self) -> int:
+        """The number of the server's last start."""
+        with self._lock:
+            return self._start_number
+
     def begin(self, prompt_id: str) -> int:
         """Add a run and return its place."""
         with self._lock:

@@ -77,6 +77,11 @@ class RunningSimulator:
         """Every execution of a prompt, oldest first, over all restarts."""
         return self._simulator.runs.read()
 
+    @property
+    def start_number(self) -> int:
+        """How often the server was started."""
+        return self._simulator.runs.start_number
+
     def leave(self) -> None:
         """Be gone as a killed process is; return when connections are refused."""
         self._await(self._simulator.leave())
