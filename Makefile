@@ -45,6 +45,10 @@ bench: setup ## Measure throughput and latency of the system itself
 clients: setup ## Run other people's ComfyUI clients against the simulator (needs npm)
 	INDEPENDENT_CLIENTS=1 $(BIN)/python -m pytest -q tests/e2e/test_independent_clients.py
 
+.PHONY: soak
+soak: setup ## Run 1,000 prompts through one faulty ComfyUI, of each version that is simulated
+	$(BIN)/python -m pytest -q -s -m soak
+
 .PHONY: check
 check: setup ## Format, lint, types, the dependency rule and the workflows
 	$(BIN)/ruff format --check .

@@ -21,7 +21,7 @@ def make_prompt_id() -> str:
     return str(uuid.uuid4())
 
 
-def make_picture(color: int | None = None) -> Graph:
+def make_picture(color: int | None = None, *, prefix: str = "ml-service-contract") -> Graph:
     """A picture of one colour, by default one that no cache has."""
     color = random.randrange(2**24) if color is None else color
     size = {"width": 16, "height": 16, "batch_size": 1, "color": color}
@@ -29,7 +29,7 @@ def make_picture(color: int | None = None) -> Graph:
         "1": {"class_type": "EmptyImage", "inputs": size},
         "2": {
             "class_type": "SaveImage",
-            "inputs": {"images": ["1", 0], "filename_prefix": "ml-service-contract"},
+            "inputs": {"images": ["1", 0], "filename_prefix": prefix},
         },
     }
 

@@ -1,0 +1,65 @@
+"""Whatever a server suffers, a prompt has one known end and runs at most once on one start of it.
+
+The long form is `make soak`.
+"""
+
+import sys
+import time
+from collections import Counter
+from pathlib import Path
+
+import pytest
+
+from local.comfyui.faults import FaultKind
+from local.comfyui.profiles import PROFILES
+from local.comfyui.simulator import running_simulator
+from tests.integration.prompt_soak import Ending, Outcome, PromptSoak
+
+
+@pytest.mark.parametrize("profile", PROFILES)
+@pytest.mark.parametrize(
+    "prompts",
+    [
+        pytest.param(60, id="short"),
+        pytest.param(1000, id="long", marks=[pytest.mark.soak, pytest.mark.timeout(1200)]),
+    ],
+)
+def test_every_prompt_has_one_known_end_and_none_runs_twice(
+    tmp_path: Path, profile: str, prompts: int
+):
+    with running_simulator(tmp_path, prompt_seconds=0.05, profile=profile) as server:
+        soak = PromptSoak(server, seed=7)
+        started = time.monotonic()
+        soak.run(prompts)
+        figures = soak.describe(time.monotonic() - started)
+        sys.stdout.write(f"\nComfyUI {profile}: {figures}\n")
+        assert len(soak.endings) == len({ending.prompt_id for ending in soak.endings}) == prompts
+        check_runs(soak)
+        struck = {fault["kind"] for fault in server.faults if fault["strikes"]}
+        assert struck == {*FaultKind}
+
+
+def check_runs(soak: PromptSoak) -> None:
+    """The server's own record of what ran agrees with every ending."""
+    runs = soak.server.runs
+    repeats = Counter((run.prompt_id, run.start_number) for run in runs)
+    assert max(repeats.values()) == 1
+    ends = {
+        ending.prompt_id: [run.end for run in runs if run.prompt_id == ending.prompt_id]
+        for ending in soak.endings
+    }
+    for ending in soak.endings:
+        assert agrees(ending, ends[ending.prompt_id]), (ending, ends[ending.prompt_id])
+
+
+def agrees(ending: Ending, ends: list[str | None]) -> bool:
+    match ending.outcome:
+        case Outcome.COLLECTED | Outcome.OUTPUT_MISSING:
+            return ends[-1] == "success" and ends.count("success") == 1
+        case Outcome.FAILED:
+            return ends[-1] == "error"
+        case Outcome.CANCELLED:
+            return "success" not in ends
+        case Outcome.LOST:
+            return ending.last_start > ending.first_start
+    return True
