@@ -1,5 +1,6 @@
 """await_prompt: looks at a prompt, and stays with it when its end may be near."""
 
+from dataclasses import asdict
 from typing import Any
 
 from aws_lambda_powertools import Logger
@@ -20,7 +21,7 @@ def handler(event: dict[str, Any], context: LambdaContext) -> dict[str, Any]:
             "job_id": awaited.job.job_id,
             "fleet": awaited.job.fleet,
             "status": awaited.status,
-            "progress": awaited.progress,
+            "progress": asdict(awaited.progress) if awaited.progress else None,
             "stall": awaited.stall,
             "instance_id": awaited.job.instance_id,
             "prompt_id": awaited.job.prompt_id,

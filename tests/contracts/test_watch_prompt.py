@@ -13,7 +13,6 @@ from aiohttp import WSMsgType, web
 
 from ml_service.adapters.comfyui.watch_prompt import WebsocketPromptWatch
 from ml_service.domain.prompts import Progress
-from tests.contracts.comfyui_targets import make_prompt_id
 
 Speak = Callable[[web.WebSocketResponse], Awaitable[None]]
 STATUS = {"type": "status", "data": {"status": {"exec_info": {"queue_remaining": 1}}}}
@@ -101,8 +100,8 @@ def seconds_waited(watch: WebsocketPromptWatch, seconds: float) -> float:
     return time.monotonic() - started
 
 
-ME = make_prompt_id()
-OTHER = make_prompt_id()
+ME = "6f89638b-cc12-4e62-a2a8-3dfffef2a027"
+OTHER = "0e8a3f0a-6f5c-4c1b-9e57-1d2f6a1c9b11"
 
 
 @pytest.mark.parametrize(
