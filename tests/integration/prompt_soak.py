@@ -107,6 +107,7 @@ class PromptSoak:
         """The figures of a run."""
         outcomes = Counter(ending.outcome for ending in self.endings)
         runs = Counter((run.prompt_id, run.start_number) for run in self.server.runs)
+        prompts = Counter(run.prompt_id for run in self.server.runs)
         faults: Counter[str] = Counter()
         for fault in self.server.faults:
             faults[fault["kind"]] += fault["strikes"]
@@ -117,8 +118,9 @@ class PromptSoak:
                 f"faults that struck: {_list_counts(faults)}",
                 f"starts of the server: {self.server.start_number}, "
                 f"after a stall: {len(self._repaired)}",
-                f"runs: {runs.total()} of {len({key for key, _ in runs})} prompts, "
-                f"twice on one start: {sum(count > 1 for count in runs.values())}",
+                f"prompts that ran: {len(prompts)}, again after a restart: "
+                f"{sum(count > 1 for count in prompts.values())}, again without one: "
+                f"{sum(count > 1 for count in runs.values())}",
             ]
         )
 
