@@ -2,9 +2,11 @@
 
 import io
 import re
+import socket
+import sys
 import time
 from collections.abc import Callable, Iterator
-from contextlib import suppress
+from contextlib import ExitStack, contextmanager, suppress
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -16,7 +18,7 @@ from hypothesis import strategies as st
 
 from local.comfyui.run_log import Run
 from local.comfyui.simulator import RunningSimulator, running_simulator
-from ml_service.adapters.comfyui import HttpComfyUI, HttpComfyUIConnector
+from ml_service.adapters.comfyui import HttpComfyUI, HttpComfyUIConnector, Timeouts
 from ml_service.adapters.comfyui.read_answers import (
     expecting_comfyui,
     explain_refusal,
@@ -287,6 +289,41 @@ def test_a_server_that_fails_may_be_asked_again_later(call: Callable[[HttpComfyU
 def test_a_server_that_is_not_there_is_unreachable(call: Callable[[HttpComfyUI], object]):
     with pytest.raises(InstanceUnreachableError):
         call(HttpComfyUI("127.0.0.1:9", HASTY))
+
+
+@contextmanager
+def listening_in_silence(*, accepts: bool) -> Iterator[str]:
+    """A port on which connections are accepted but never answered, or not even accepted."""
+    with ExitStack() as stack:
+        listener = stack.enter_context(socket.create_server(("127.0.0.1", 0), backlog=0))
+        if accepts:
+            listener.listen(100)
+        else:  # what is in the backlog blocks what comes after it
+            stack.enter_context(socket.create_connection(listener.getsockname()))
+        yield f"127.0.0.1:{listener.getsockname()[1]}"
+
+
+@pytest.mark.parametrize("call", CALLS.values(), ids=CALLS)
+def test_each_call_ends_in_time_when_there_is_no_answer(call: Callable[[HttpComfyUI], object]):
+    timeouts = Timeouts(connect=9, probe=0.2, command=0.2, submit=0.2, doubt=0.1, transfer=0.2)
+    with listening_in_silence(accepts=True) as host:
+        started = time.monotonic()
+        with pytest.raises(InstanceSilentError):
+            call(HttpComfyUI(host, timeouts))
+    assert 0.2 <= time.monotonic() - started < 1
+
+
+@pytest.mark.skipif(sys.platform != "linux", reason="other systems refuse what they cannot accept")
+def test_each_call_ends_in_time_when_there_is_no_connection():
+    timeouts = Timeouts(connect=0.2, probe=0.2, command=9, submit=9, transfer=9)
+    with listening_in_silence(accepts=False) as host:
+        for call in CALLS.values():
+            started = time.monotonic()
+            with pytest.raises(InstanceUnreachableError) as raised:
+                call(HttpComfyUI(host, timeouts))
+            # Nobody took the request, so this is no server that is merely busy.
+            assert raised.type is InstanceUnreachableError
+            assert time.monotonic() - started < 0.5
 
 
 @pytest.mark.parametrize("call", CALLS.values(), ids=CALLS)

@@ -51,10 +51,10 @@ class InstanceCalls:
         """
         for pause in _RETRY_PAUSES:
             try:
-                response = self.send("GET", path, seconds=seconds, **options)
-            except InstanceSilentError:
-                raise
-            except InstanceUnreachableError:
+                response = self._request("GET", path, seconds=seconds, **options)
+            except requests.Timeout as error:
+                raise explain_failure(name_call("GET", path), error) from None
+            except requests.RequestException:
                 time.sleep(pause)
             else:
                 if response.status_code < 500:
@@ -63,11 +63,17 @@ class InstanceCalls:
                 time.sleep(pause)
         return self.send("GET", path, seconds=seconds, **options)
 
-    def post(self, path: str, *, seconds: float, **options: Any) -> requests.Response:
-        """POST, once: only the caller knows whether it may be repeated."""
-        return self.send("POST", path, seconds=seconds, **options)
+    def send(self, method: str, path: str, *, seconds: float, **options: Any) -> requests.Response:
+        """Make one request, once: ``seconds`` is how long the server may be silent.
 
-    def send(
+        Only the caller of a POST knows whether it may be repeated.
+        """
+        try:
+            return self._request(method, path, seconds=seconds, **options)
+        except requests.RequestException as error:
+            raise explain_failure(name_call(method, path), error) from None
+
+    def _request(
         self,
         method: str,
         path: str,
@@ -76,18 +82,14 @@ class InstanceCalls:
         connect_seconds: float | None = None,
         **options: Any,
     ) -> requests.Response:
-        """Make one request; ``seconds`` is how long the server may be silent."""
         connect = self._timeouts.connect if connect_seconds is None else connect_seconds
-        try:
-            return self._session.request(
-                method,
-                self._url + path,
-                timeout=(connect, seconds),
-                allow_redirects=False,
-                **options,
-            )
-        except requests.RequestException as error:
-            raise explain_failure(name_call(method, path), error) from None
+        return self._session.request(
+            method,
+            self._url + path,
+            timeout=(connect, seconds),
+            allow_redirects=False,
+            **options,
+        )
 
 
 def name_call(method: str, path: str) -> str:

@@ -84,7 +84,8 @@ class HttpComfyUI:
                 "image": (name, UploadStream(content), "application/octet-stream"),
             }
         )
-        response = self._calls.post(
+        response = self._calls.send(
+            "POST",
             "/upload/image",
             seconds=self._timeouts.transfer,
             data=encoder,
@@ -109,7 +110,9 @@ class HttpComfyUI:
             return
         for is_repeat in (False, *[True] * (_POSTS - 1)):
             try:
-                response = self._calls.post("/prompt", seconds=self._timeouts.submit, json=body)
+                response = self._calls.send(
+                    "POST", "/prompt", seconds=self._timeouts.submit, json=body
+                )
             except InstanceUnreachableError as error:
                 doubt = error
             else:
@@ -228,7 +231,7 @@ class HttpComfyUI:
         """Cancel in the best way that the server knows; returns how the prompt stands then."""
         if self._has_cancel_route:
             route = f"/api/jobs/{prompt_id}/cancel"
-            response = self._calls.post(route, seconds=self._timeouts.command)
+            response = self._calls.send("POST", route, seconds=self._timeouts.command)
             # Versions without it answer 404, or 405 where they serve files on every path.
             self._has_cancel_route = response.status_code not in (404, 405)
             if response.status_code == 200:
@@ -244,7 +247,7 @@ class HttpComfyUI:
         self._command("/queue", {"delete": prompt_ids})
 
     def _command(self, path: str, body: Mapping[str, Any]) -> None:
-        response = self._calls.post(path, seconds=self._timeouts.command, json=body)
+        response = self._calls.send("POST", path, seconds=self._timeouts.command, json=body)
         require_ok(response, f"POST {path}")
 
     def _get_json(self, path: str) -> Any:
