@@ -68,6 +68,8 @@ class Outcome(StrEnum):
 
 _CANCELLED = (Outcome.LOST, Outcome.FAILED)
 """How the prompt of a cancel ends for one who does not know of it: deleted, or interrupted."""
+_GIVEN_UP = (Outcome.LOST, Outcome.STALLED, Outcome.NOT_SUBMITTED, Outcome.LEFT)
+"""After these the job would run as another prompt."""
 
 
 @dataclass(frozen=True)
@@ -121,8 +123,17 @@ class PromptSoak:
                 f"prompts that ran: {len(prompts)}, again after a restart: "
                 f"{sum(count > 1 for count in prompts.values())}, again without one: "
                 f"{sum(count > 1 for count in runs.values())}",
+                f"given up without a restart, and yet run to success: {self._count_orphans()}",
             ]
         )
+
+    def _count_orphans(self) -> int:
+        given_up = {
+            ending.prompt_id
+            for ending in self.endings
+            if ending.outcome in _GIVEN_UP and ending.first_start == ending.last_start
+        }
+        return len({run.prompt_id for run in self.server.runs if run.end == "success"} & given_up)
 
     def _break_something(self) -> None:
         """Switch on one fault; every kind once before any comes again."""
