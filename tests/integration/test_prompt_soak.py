@@ -11,17 +11,21 @@ from pathlib import Path
 import pytest
 
 from local.comfyui.faults import FaultKind
-from local.comfyui.profiles import PROFILES
+from local.comfyui.profiles import PROFILE_0_12, PROFILES
 from local.comfyui.simulator import running_simulator
 from tests.integration.prompt_soak import Ending, Outcome, PromptSoak
 
 
-@pytest.mark.parametrize("profile", PROFILES)
 @pytest.mark.parametrize(
-    "prompts",
+    ("profile", "prompts"),
     [
-        pytest.param(60, id="short"),
-        pytest.param(1000, id="long", marks=[pytest.mark.soak, pytest.mark.timeout(1200)]),
+        pytest.param(PROFILE_0_12.name, 60, id="short"),
+        *(
+            pytest.param(
+                profile, 1000, id=profile, marks=[pytest.mark.soak, pytest.mark.timeout(1200)]
+            )
+            for profile in PROFILES
+        ),
     ],
 )
 def test_every_prompt_has_one_known_end_and_none_runs_twice(

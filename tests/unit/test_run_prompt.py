@@ -133,7 +133,7 @@ def test_the_attempt_is_on_record_before_the_prompt_is_posted():
     assert [world.submit().prompt_id] == seen
 
 
-def test_a_repeat_finds_the_prompt_and_posts_nothing():
+def test_row_16_a_repeat_finds_the_prompt_and_posts_nothing():
     world = admitted()
     job = world.submit()
     assert world.submit() == job
