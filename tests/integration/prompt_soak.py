@@ -123,17 +123,20 @@ class PromptSoak:
                 f"prompts that ran: {len(prompts)}, again after a restart: "
                 f"{sum(count > 1 for count in prompts.values())}, again without one: "
                 f"{sum(count > 1 for count in runs.values())}",
-                f"given up without a restart, and yet run to success: {self._count_orphans()}",
+                f"given up without a restart, and yet run to success: "
+                f"{_list_counts(self._count_orphans()) or 0}",
             ]
         )
 
-    def _count_orphans(self) -> int:
-        given_up = {
-            ending.prompt_id
+    def _count_orphans(self) -> Counter[str]:
+        succeeded = {run.prompt_id for run in self.server.runs if run.end == "success"}
+        return Counter(
+            ending.outcome
             for ending in self.endings
-            if ending.outcome in _GIVEN_UP and ending.first_start == ending.last_start
-        }
-        return len({run.prompt_id for run in self.server.runs if run.end == "success"} & given_up)
+            if ending.outcome in _GIVEN_UP
+            and ending.first_start == ending.last_start
+            and ending.prompt_id in succeeded
+        )
 
     def _break_something(self) -> None:
         """Switch on one fault; every kind once before any comes again."""
@@ -155,7 +158,9 @@ class PromptSoak:
             self._break_something()
         prompt_id, first_start = make_prompt_id(), self.server.start_number
         outcome = self._bring_to_its_end(number, prompt_id)
-        return Ending(prompt_id, outcome, first_start, self.server.start_number)
+        # A server that is away has lost all it knew, though it has not started again yet.
+        last_start = self.server.start_number + (0 if self.server.is_running else 1)
+        return Ending(prompt_id, outcome, first_start, last_start)
 
     def _bring_to_its_end(self, number: int, prompt_id: str) -> Outcome:
         comfyui = self._connector.connect(self.server.address)
