@@ -14,6 +14,7 @@ class Instances:
     """The instances' cancel, and nothing else of them."""
 
     silent: str = ""
+    hung: str = ""
     cancelled: list[tuple[str, str]] = field(default_factory=list)
 
     def connect(self, address: str) -> "Instance":
@@ -25,10 +26,11 @@ class Instance:
     instances: Instances
     address: str
 
-    def cancel(self, prompt_id: str) -> None:
+    def cancel(self, prompt_id: str, *, seconds: float) -> bool:
         if self.address == self.instances.silent:
             raise InstanceUnreachableError(self.address)
         self.instances.cancelled.append((self.address, prompt_id))
+        return self.address != self.instances.hung
 
 
 def abandoned_twice() -> Job:
@@ -57,6 +59,11 @@ def test_what_cannot_be_reached_stays_to_be_asked_for_again():
     instances = Instances("10.0.0.1")
     assert [prompt.prompt_id for prompt in cancel(instances, "a", "b").abandoned] == ["p1"]
     assert instances.cancelled == [("10.0.0.2", "p2")]
+
+
+def test_what_hangs_stays_to_be_asked_for_again():
+    instances = Instances(hung="10.0.0.2")
+    assert [prompt.prompt_id for prompt in cancel(instances, "a", "b").abandoned] == ["p2"]
 
 
 def test_a_prompt_is_gone_with_its_instance():

@@ -2,11 +2,14 @@
 
 from dataclasses import dataclass
 
-from ml_service.domain.errors import InstanceUnreachableError, JobChangedError
+from ml_service.domain.errors import InstanceError, JobChangedError
 from ml_service.domain.jobs import AbandonedPrompt, Job
 from ml_service.ports import ComfyUIConnector, FleetStore, JobStore
 
 _WRITE_TRIES = 5  # against the job's execution, which may be at work on it
+
+CANCEL_SECONDS = 20.0
+"""How long to insist on each; a running node notices an interrupt at its next step."""
 
 
 @dataclass(frozen=True)
@@ -18,7 +21,7 @@ class CancelPrompt:
     connector: ComfyUIConnector
 
     def cancel(self, job_id: str) -> Job:
-        """Cancel a job's abandoned prompts; those that cannot be reached stay in its record.
+        """Cancel a job's abandoned prompts; those that could not be stay in its record.
 
         Raises JobNotFoundError.
         """
@@ -31,10 +34,10 @@ class CancelPrompt:
         if prompt.instance not in known:
             return True  # with its instance
         try:
-            self.connector.connect(prompt.address).cancel(prompt.prompt_id)
-        except InstanceUnreachableError:
+            comfyui = self.connector.connect(prompt.address)
+            return comfyui.cancel(prompt.prompt_id, seconds=CANCEL_SECONDS)
+        except InstanceError:
             return False
-        return True
 
     def _drop(self, job: Job, gone: set[str]) -> Job:
         for tries_left in reversed(range(_WRITE_TRIES)):
