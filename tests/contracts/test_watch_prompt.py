@@ -24,7 +24,7 @@ class SpeakingServer:
     def __init__(self, *speeches: Speak) -> None:
         self.url = ""
         self.client_ids: list[str] = []
-        self.goodbyes = 0
+        self.has_heard_goodbye = threading.Event()
         self._speeches = list(speeches)
 
     async def connect(self, request: web.Request) -> web.WebSocketResponse:
@@ -36,7 +36,8 @@ class SpeakingServer:
             await self._speeches.pop(0)(socket)
         async for message in socket:
             assert message.type is not WSMsgType.ERROR
-        self.goodbyes += socket.close_code == 1000
+        if socket.close_code == 1000:
+            self.has_heard_goodbye.set()
         return socket
 
     @contextmanager
@@ -177,7 +178,7 @@ def test_a_watch_says_goodbye_so_that_its_id_is_free_again():
     with server.serving():
         with watching(server, ME):
             pass
-        assert server.goodbyes == 1
+        assert server.has_heard_goodbye.wait(2)
 
 
 def test_waiting_without_a_server_is_only_waiting():
