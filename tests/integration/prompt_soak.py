@@ -17,6 +17,7 @@ from local.comfyui.faults import FaultKind
 from local.comfyui.simulator import RunningSimulator
 from ml_service.adapters.clock import SystemClock
 from ml_service.adapters.comfyui import HttpComfyUIConnector, Timeouts
+from ml_service.adapters.pillow_images import PillowImageConverter
 from ml_service.domain.errors import (
     InstanceError,
     InstanceSilentError,
@@ -201,7 +202,9 @@ class PromptSoak:
         if awaited.status is not AwaitStatus.SUCCEEDED:
             return Outcome(awaited.status)
         media = InMemoryMediaStore()
-        collector = CollectOutputs(jobs, media, self._connector, self._clock)
+        collector = CollectOutputs(
+            jobs, media, self._connector, PillowImageConverter(), self._clock
+        )
         _try_again(lambda: collector.collect(job_id))
         ((content, _),) = media.results.values()
         image = Image.open(io.BytesIO(content)).convert("RGB")
