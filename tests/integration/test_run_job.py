@@ -5,17 +5,22 @@ import time
 import uuid
 from collections.abc import Callable, Iterator
 from dataclasses import asdict
+from datetime import UTC, datetime, timedelta
 from pathlib import Path
 from typing import Any
 
 import pytest
+import requests
 
 from local.aws.embedded_aws import AwsOptions, EmbeddedAws, RunningAws, running_embedded_aws
 from local.backend import Backend, Reply
 from local.local_mode import LocalDeployment, LocalOptions, deploy_ml_service
 from local.sample_media import make_audio, make_video
+from ml_service.adapters.clock import SystemClock
 from ml_service.domain.errors import JobNotFoundError
 from ml_service.domain.jobs import Job, JobState
+from ml_service.domain.replies import make_error_reply
+from tests.makers import make_job
 
 SPEED = 20.0
 MAKE_UP = "ComfyUiPhotoMakeUpLipsThumbnailsMessage"
@@ -42,6 +47,7 @@ class Stage(Backend):
         super().__init__(asdict(aws.deployed))
         self.sfn = aws.client("stepfunctions")
         self.autoscaling = aws.client("autoscaling")
+        self.clock = SystemClock(rate=aws.clock.rate, origin=aws.clock.origin)
         self._replies: dict[str, Reply] = {}
 
     def post(self, subject: str, **members: Any) -> tuple[str, str]:
@@ -163,13 +169,62 @@ def test_a_job_whose_instance_dies_runs_on_another(stage: Stage):
     assert stage.states(job_id).count("Submit Prompt") == 2
 
 
-def test_a_stopped_execution_still_gives_an_answer(stage: Stage):
+def test_fault_31_a_stopped_execution_still_gives_an_answer_and_its_prompt_ends(stage: Stage):
     job_id, name = stage.post(FLUX, PromptText="stopped by an operator")
-    stage.await_job(job_id, lambda job: job.state is JobState.SUBMITTED)
+    job = stage.await_job(job_id, lambda job: job.state is JobState.SUBMITTED)
     stage.sfn.stop_execution(executionArn=stage.execution_arn(job_id))
     reply = stage.await_reply(name)
     assert reply.data["Error"] == "The job was stopped by an operator."
     assert stage.jobs.get(job_id).state is JobState.CANCELLED
+    stage.await_job(job_id, lambda job: not job.abandoned)
+    assert job.prompt_id not in requests.get(f"http://{job.address}:8188/queue", timeout=5).text
+    assert all(job_id not in i.jobs for i in stage.fleets.list_instances("pulid"))
+
+
+def test_fault_10_an_admitted_job_without_an_execution_gets_it_from_the_sweep(stage: Stage):
+    job = _make_queued_job()
+    (instance,) = [i for i in stage.fleets.list_instances("pulid") if i.is_ready][:1]
+    stage.jobs.add(job)
+    stage.fleets.take_slot("pulid", instance.key, job.job_id, slots=99, at=stage.clock.now())
+    admitted = job.admit(
+        instance=instance.key,
+        instance_id=instance.instance_id,
+        address=instance.address,
+        at=stage.clock.now(),
+    )
+    stage.jobs.save(admitted)
+    assert stage.await_reply(job.partial_name).succeeded
+
+
+def test_fault_29_a_reply_that_was_stored_and_not_sent_is_sent_by_the_sweep(stage: Stage):
+    job = _make_queued_job()
+    reply = make_error_reply(
+        job_id=job.job_id, partial_name=job.partial_name, sentence="Kept.", at=stage.clock.now()
+    )
+    stage.jobs.add(job)
+    stage.jobs.save(job.close(JobState.CANCELLED, reply=reply, at=stage.clock.now()))
+    assert stage.await_reply(job.partial_name).data["Error"] == "Kept."
+    stage.await_job(job.job_id, lambda job: job.due_at is None)
+
+
+def test_fault_32_a_slot_that_no_job_needs_is_returned_by_the_sweep(stage: Stage):
+    (instance,) = [i for i in stage.fleets.list_instances("makeup") if i.is_ready][:1]
+    stage.fleets.take_slot("makeup", instance.key, "nobody", slots=99, at=stage.clock.now())
+
+    def is_returned() -> bool | None:
+        return all("nobody" not in i.jobs for i in stage.fleets.list_instances("makeup")) or None
+
+    assert stage.await_value(is_returned)
+
+
+def _make_queued_job() -> Job:
+    """A record as dispatch writes it, of which no queue and no execution knows."""
+    return make_job(
+        job_id=str(uuid.uuid4()),
+        partial_name=str(uuid.uuid4()),
+        received_at=datetime.now(UTC),
+        deadline=datetime.now(UTC) + timedelta(days=1),
+    )
 
 
 def test_more_prompts_than_twice_the_threshold_launch_an_instance_that_takes_jobs(stage: Stage):
