@@ -9,23 +9,19 @@ import requests
 from rich.console import Console
 from rich.table import Table
 
+from local.aws.loopback_subnet import COMFYUI_PORT
 from local.backend import Backend
+from local.comfyui.admin_routes import ADMIN_PREFIX
 from local.load_summary import find_percentile
 from local.load_test import LoadOptions, MeasuredLoad, measure_load, print_load
 from local.start_local_mode import running_local_mode
 from local.terminal import open_terminal
 from ml_service.adapters.workflow_files import load_catalog
-from ml_service.domain.errors import MlServiceError
-from ml_service.domain.jobs import Job
 
 _WORKFLOWS = Path(__file__).parent.parent / "workflows"
 _CHOSEN = ("sonic-audio", "flux-prompt", "photo-make-up-lips-thumbnails")
 """One of each fleet, so that all three admit at once."""
-_HISTORY_SECONDS = 5.0
-
-
-class BenchError(MlServiceError):
-    """When a figure cannot be measured."""
+_ANSWER_SECONDS = 5.0
 
 
 def run_bench(directory: Path, *, jobs: int, single_jobs: int) -> int:
@@ -63,21 +59,19 @@ def run_bench(directory: Path, *, jobs: int, single_jobs: int) -> int:
 
 
 def measure_reply_delays(backend: Backend, load: MeasuredLoad) -> list[float]:
-    """Seconds from the end of each job's prompt, by its server's clock, to its first reply."""
-    return [
-        answered_at - _read_completion(backend.jobs.get(job_id))
-        for job_id, answered_at in load.answered_at.items()
-    ]
+    """Seconds from the end of each job's prompt, as its simulator saw it, to its first reply."""
+    jobs = {job_id: backend.jobs.get(job_id) for job_id in load.answered_at}
+    ended: dict[str, float] = {}
+    for address in {job.address for job in jobs.values()}:
+        ended |= _read_ends(address)
+    return [at - ended[jobs[job_id].prompt_id] for job_id, at in load.answered_at.items()]
 
 
-def _read_completion(job: Job) -> float:
-    """When the job's prompt succeeded, in epoch seconds; raises BenchError."""
-    url = f"http://{job.address}:8188/history/{job.prompt_id}"
-    history = requests.get(url, timeout=_HISTORY_SECONDS).json()
-    for event, data in history.get(job.prompt_id, {}).get("status", {}).get("messages", ()):
-        if event == "execution_success":
-            return float(data["timestamp"]) / 1000
-    raise BenchError(f"job {job.job_id}: its server's history does not say when it succeeded")
+def _read_ends(address: str) -> dict[str, float]:
+    """When each prompt of a simulated instance ended, in epoch seconds."""
+    url = f"http://{address}:{COMFYUI_PORT}{ADMIN_PREFIX}/runs"
+    runs = requests.get(url, timeout=_ANSWER_SECONDS).json()["runs"]
+    return {run["prompt_id"]: run["ended_at"] for run in runs if run["ended_at"] is not None}
 
 
 def _print_figures(

@@ -1,6 +1,7 @@
 """What ran on a simulator, kept over its restarts: the evidence that nothing ran twice."""
 
 import threading
+import time
 from dataclasses import dataclass, replace
 
 
@@ -10,13 +11,14 @@ class Run:
 
     `start_number` counts the server's starts from 1. `end` is success, error or interrupted, or
     None: the prompt runs yet, or its server or worker was lost meanwhile. `nodes` counts the nodes
-    that were computed, not taken from the cache.
+    that were computed, not taken from the cache. `ended_at` is in epoch seconds.
     """
 
     prompt_id: str
     start_number: int
     end: str | None = None
     nodes: int = 0
+    ended_at: float | None = None
 
 
 class RunLog:
@@ -47,7 +49,9 @@ class RunLog:
     def end(self, place: int, end: str, nodes: int) -> None:
         """Write down how a run ended."""
         with self._lock:
-            self._runs[place] = replace(self._runs[place], end=end, nodes=nodes)
+            self._runs[place] = replace(
+                self._runs[place], end=end, nodes=nodes, ended_at=time.time()
+            )
 
     def read(self) -> list[Run]:
         """Return all runs."""

@@ -95,10 +95,18 @@ def test_an_end_is_seen_within_one_poll_when_the_websocket_is_silent(server: Run
 
 
 def test_a_failure_names_node_class_and_exception(server: RunningSimulator):
+    server.add_fault("exception")
+    bench = Bench(server)
+    with pytest.raises(PromptFailedError, match=r"\(EmptyImage\) failed with RuntimeError"):
+        bench.await_prompt(bench.submit())
+
+
+def test_a_gpu_without_memory_is_a_fault_of_the_instance(server: RunningSimulator):
     server.add_fault("oom")
     bench = Bench(server)
-    with pytest.raises(PromptFailedError, match=r"\(EmptyImage\) failed with torch.OutOfMemory"):
-        bench.await_prompt(bench.submit())
+    awaited = bench.await_prompt(bench.submit())
+    assert awaited.status is AwaitStatus.LOST
+    assert "(EmptyImage) failed with torch.OutOfMemoryError." in awaited.job.fault
 
 
 def test_row_18_a_restart_is_seen_as_a_loss_within_one_poll(server: RunningSimulator):

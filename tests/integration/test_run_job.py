@@ -18,6 +18,7 @@ from local.local_mode import LocalDeployment, LocalOptions, deploy_ml_service
 from local.sample_media import make_audio, make_video
 from ml_service.adapters.clock import SystemClock
 from ml_service.domain.errors import JobNotFoundError
+from ml_service.domain.fleets import Instance
 from ml_service.domain.jobs import Job, JobState
 from ml_service.domain.replies import make_error_reply
 from tests.makers import make_job
@@ -64,11 +65,23 @@ class Stage(Backend):
         )
         return job_id, partial_name
 
+    def add_fault(self, address: str, **fault: object) -> None:
+        url = f"http://{address}:8188/_simulator/faults"
+        requests.post(url, json=fault, timeout=5).raise_for_status()
+
     def await_reply(self, partial_name: str) -> Reply:
         def look() -> Reply | None:
             for reply in self.receive_replies(wait_seconds=1):
                 self._replies[reply.data["PartialName"]] = reply
             return self._replies.get(partial_name)
+
+        return self.await_value(look)
+
+    def await_ready(self, fleet: str) -> Instance:
+        """An instance that takes jobs; the first tick has to find it."""
+
+        def look() -> Instance | None:
+            return next((i for i in self.fleets.list_instances(fleet) if i.is_ready), None)
 
         return self.await_value(look)
 
@@ -169,6 +182,24 @@ def test_a_job_whose_instance_dies_runs_on_another(stage: Stage):
     assert stage.states(job_id).count("Submit Prompt") == 2
 
 
+def test_a_job_that_runs_out_of_memory_twice_is_given_up_with_the_reason(stage: Stage):
+    instance = stage.await_ready("pulid")
+    stage.add_fault(instance.address, kind="oom", times=2)
+    job_id, name = stage.post(FLUX, PromptText="too large for any memory")
+    assert "failed with torch.OutOfMemoryError." in stage.await_reply(name).data["Error"]
+    job = stage.jobs.get(job_id)
+    assert job.failure is not None
+    assert (job.failure.code, job.attempt) == ("ATTEMPTS_EXHAUSTED", 2)
+
+
+def test_a_job_that_runs_out_of_memory_once_succeeds_on_its_second_try(stage: Stage):
+    instance = stage.await_ready("pulid")
+    stage.add_fault(instance.address, kind="oom")
+    _, name = stage.post(FLUX, PromptText="fits the second time")
+    assert stage.await_reply(name).succeeded
+    assert stage.await_ready("pulid").faults == 0
+
+
 def test_fault_31_a_stopped_execution_still_gives_an_answer_and_its_prompt_ends(stage: Stage):
     job_id, name = stage.post(FLUX, PromptText="stopped by an operator")
     job = stage.await_job(job_id, lambda job: job.state is JobState.SUBMITTED)
@@ -183,7 +214,7 @@ def test_fault_31_a_stopped_execution_still_gives_an_answer_and_its_prompt_ends(
 
 def test_fault_10_an_admitted_job_without_an_execution_gets_it_from_the_sweep(stage: Stage):
     job = _make_queued_job()
-    (instance,) = [i for i in stage.fleets.list_instances("pulid") if i.is_ready][:1]
+    instance = stage.await_ready("pulid")
     stage.jobs.add(job)
     stage.fleets.take_slot("pulid", instance.key, job.job_id, slots=99, at=stage.clock.now())
     admitted = job.admit(
@@ -208,7 +239,7 @@ def test_fault_29_a_reply_that_was_stored_and_not_sent_is_sent_by_the_sweep(stag
 
 
 def test_fault_32_a_slot_that_no_job_needs_is_returned_by_the_sweep(stage: Stage):
-    (instance,) = [i for i in stage.fleets.list_instances("makeup") if i.is_ready][:1]
+    instance = stage.await_ready("makeup")
     stage.fleets.take_slot("makeup", instance.key, "nobody", slots=99, at=stage.clock.now())
 
     def is_returned() -> bool | None:

@@ -3,6 +3,7 @@ import uuid
 import pytest
 
 from ml_service.domain.prompts import (
+    NodeFailure,
     Prompt,
     PromptState,
     Stall,
@@ -66,3 +67,23 @@ def test_a_queue_stalls_when_its_head_stays_the_same_for_too_long(
 ):
     limits = StallLimits(running=100, idle=10)
     assert find_stall(prompt, unchanged_seconds=unchanged_seconds, limits=limits) is stall
+
+
+@pytest.mark.parametrize(
+    ("exception_type", "message", "expected"),
+    [
+        ("torch.OutOfMemoryError", "", True),
+        ("torch.cuda.OutOfMemoryError", "", True),
+        ("torch.AcceleratorError", "CUDA error: an illegal memory access", True),
+        ("MemoryError", "", True),
+        ("RuntimeError", "CUDA error: device-side assert triggered", True),
+        ("RuntimeError", "DefaultCPUAllocator: can't allocate memory", True),
+        ("OSError", "[Errno 28] No space left on device", True),
+        ("RuntimeError", "The size of tensor a (4) must match the size of tensor b (3)", False),
+        ("PIL.UnidentifiedImageError", "cannot identify image file", False),
+        ("ValueError", "", False),
+    ],
+)
+def test_a_gpu_that_gave_out_is_told_from_a_node_that_cannot(exception_type, message, expected):
+    failure = NodeFailure("3", "KSampler", exception_type, message)
+    assert failure.is_instance_fault is expected

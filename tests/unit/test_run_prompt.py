@@ -226,12 +226,20 @@ def test_a_prompt_that_appears_at_the_second_look_is_not_lost():
 
 
 def test_a_failed_prompt_fails_the_job_with_its_reason():
-    failure = NodeFailure("3", "KSampler", "torch.OutOfMemoryError", "no room for 'a red kite'")
+    failure = NodeFailure("3", "KSampler", "ValueError", "no such thing as 'a red kite'")
     world = submitted(Prompt(PromptState.FAILED, failure=failure))
     with pytest.raises(PromptFailedError) as raised:
         world.await_prompt()
-    assert str(raised.value) == "Node 3 (KSampler) failed with torch.OutOfMemoryError."
+    assert str(raised.value) == "Node 3 (KSampler) failed with ValueError."
     assert "kite" not in repr(failure)
+
+
+def test_a_prompt_that_broke_on_its_instance_goes_elsewhere_and_counts_as_run():
+    failure = NodeFailure("3", "KSampler", "torch.OutOfMemoryError", "no room for 'a red kite'")
+    world = submitted(Prompt(PromptState.FAILED, failure=failure))
+    awaited = world.await_prompt()
+    assert (awaited.status, awaited.job.seen_running) == (AwaitStatus.LOST, True)
+    assert awaited.job.fault == "Node 3 (KSampler) failed with torch.OutOfMemoryError."
 
 
 def test_an_interrupted_prompt_fails_the_job():

@@ -27,6 +27,18 @@ class PromptState(StrEnum):
     """In neither queue nor history: never accepted, deleted, or lost with a restart."""
 
 
+_INSTANCE_FAULTS = frozenset({"OutOfMemoryError", "AcceleratorError", "MemoryError"})
+_INSTANCE_FAULT_WORDS = (
+    "cuda error",
+    "cuda out of memory",
+    "cublas",
+    "cudnn",
+    "can't allocate memory",
+    "no space left on device",
+)
+"""Other exceptions that torch and the system wrap the same faults in."""
+
+
 @dataclass(frozen=True)
 class NodeFailure:
     """The exception that ended a prompt."""
@@ -36,6 +48,14 @@ class NodeFailure:
     exception_type: str
     message: str = field(default="", repr=False)
     """ComfyUI's text. It may quote the prompt: it belongs in no log and in no reply."""
+
+    @property
+    def is_instance_fault(self) -> bool:
+        """Whether the GPU or its memory gave out: elsewhere the same prompt may succeed."""
+        kind = self.exception_type.rpartition(".")[2]
+        return kind in _INSTANCE_FAULTS or any(
+            words in self.message.lower() for words in _INSTANCE_FAULT_WORDS
+        )
 
     @property
     def sentence(self) -> str:

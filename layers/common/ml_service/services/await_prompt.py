@@ -143,6 +143,10 @@ class AwaitPrompt:
             job = job.list_outputs(list_output_files(prompt.outputs))
             self.jobs.save(job)
             return Awaited(AwaitStatus.SUCCEEDED, job)
+        if prompt.failure is not None and prompt.failure.is_instance_fault:
+            job = job.break_on_instance(prompt.failure.sentence)
+            self.jobs.save(job)
+            return Awaited(AwaitStatus.LOST, job)
         if prompt.state is PromptState.FAILED:
             raise PromptFailedError(
                 prompt.failure.sentence
