@@ -13,6 +13,7 @@ from rich.table import Table
 from local.backend import Backend
 from local.find_backend import Target, TargetError, opened_backend
 from local.terminal import open_terminal
+from ml_service.adapters.dynamodb import read_job_item
 from ml_service.domain.jobs import Job, JobState
 
 _JOB_ID_WIDTH = 44
@@ -87,7 +88,7 @@ def _scan_jobs(backend: Backend, options: ListOptions) -> Iterator[Job]:
         )
     while True:
         page = backend.job_table.scan(**request)
-        yield from (Job.model_validate(item) for item in page["Items"])
+        yield from map(read_job_item, page["Items"])
         if "LastEvaluatedKey" not in page:
             return
         request["ExclusiveStartKey"] = page["LastEvaluatedKey"]

@@ -71,8 +71,8 @@ class JobSummary(BaseModel):
     fleet: str
     instance_id: str
     received_at: datetime
-    submitted_at: datetime | None
-    closed_at: datetime | None
+    submitted_at: datetime | None = None
+    closed_at: datetime | None = None
 
 
 class StageReader:

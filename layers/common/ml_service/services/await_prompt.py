@@ -1,7 +1,8 @@
 """await_prompt: looks at a submitted prompt, and stays with it when its end may be near."""
 
 from contextlib import suppress
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
+from datetime import datetime
 from enum import StrEnum
 
 from ml_service.domain.errors import (
@@ -95,6 +96,7 @@ class AwaitPrompt:
 
     def _hold(self, job: Job, comfyui: ComfyUI, watch: PromptWatch) -> Awaited:
         held_since = answered_at = self.clock.monotonic()
+        head = _QueueHead(job.queue_head, job.queue_head_since)
         while True:
             try:
                 prompt = self._find(job, comfyui)
@@ -103,17 +105,21 @@ class AwaitPrompt:
                 if self.clock.monotonic() - answered_at >= self.silence_seconds:
                     raise
             else:
-                job = self._note(job, prompt)
-                awaited = self._conclude(job, prompt)
+                job = self._note_running(job, prompt)
+                head = head.seen(prompt, self.clock.now())
+                awaited = self._conclude(job, prompt, head)
                 if awaited is not None:
-                    return awaited
+                    return self._keep_head(awaited, head)
                 if prompt.copies > 1:
                     comfyui.drop_copies(job.prompt_id)
             self._check_deadline(job, comfyui)
             if self.clock.monotonic() - held_since >= HOLD_LIMIT_SECONDS:
-                if job.seen_running:
-                    return Awaited(AwaitStatus.RUNNING, job, progress=watch.progress)
-                return Awaited(AwaitStatus.PENDING, job, wait_seconds=1)
+                awaited = (
+                    Awaited(AwaitStatus.RUNNING, job, progress=watch.progress)
+                    if job.seen_running
+                    else Awaited(AwaitStatus.PENDING, job, wait_seconds=1)
+                )
+                return self._keep_head(awaited, head)
             watch.wait(self.poll_seconds)
 
     def _find(self, job: Job, comfyui: ComfyUI) -> Prompt:
@@ -125,19 +131,23 @@ class AwaitPrompt:
             prompt = comfyui.find(job.prompt_id)
         return prompt
 
-    def _note(self, job: Job, prompt: Prompt) -> Job:
-        """Write down what only repeated looks can tell."""
-        if not prompt.is_queued:
-            return job
+    def _note_running(self, job: Job, prompt: Prompt) -> Job:
         if prompt.state is PromptState.RUNNING and not job.seen_running:
             job = job.see_running()
             self.jobs.save(job)
-        if job.queue_head_since is None or job.queue_head != prompt.head:
-            job = job.see_queue_head(prompt.head, at=self.clock.now())
-            self.jobs.save(job)
         return job
 
-    def _conclude(self, job: Job, prompt: Prompt) -> Awaited | None:
+    def _keep_head(self, awaited: Awaited, head: "_QueueHead") -> Awaited:
+        """Write down for the next call how long the head of the queue has been the same."""
+        job = awaited.job
+        is_over = awaited.status not in (AwaitStatus.PENDING, AwaitStatus.RUNNING)
+        if is_over or head.since is None or head.since == job.queue_head_since:
+            return awaited
+        job = job.see_queue_head(head.prompt_id, at=head.since)
+        self.jobs.save(job)
+        return replace(awaited, job=job)
+
+    def _conclude(self, job: Job, prompt: Prompt, head: "_QueueHead") -> Awaited | None:
         """What a look means for the job; None to look again."""
         if prompt.state is PromptState.SUCCEEDED:
             job = job.list_outputs(list_output_files(prompt.outputs))
@@ -157,7 +167,7 @@ class AwaitPrompt:
             raise PromptFailedError("The prompt was interrupted.")
         if prompt.state is PromptState.UNKNOWN:
             return Awaited(AwaitStatus.LOST, job)
-        stall = self._find_stall(job, prompt)
+        stall = self._find_stall(prompt, head)
         if stall is not None:
             return Awaited(AwaitStatus.LOST, job, stall=stall)
         if prompt.state is PromptState.PENDING:
@@ -171,9 +181,9 @@ class AwaitPrompt:
                 return Awaited(AwaitStatus.PENDING, job, wait_seconds)
         return None
 
-    def _find_stall(self, job: Job, prompt: Prompt) -> Stall | None:
+    def _find_stall(self, prompt: Prompt, head: "_QueueHead") -> Stall | None:
         now = self.clock.now()
-        since = job.queue_head_since or now
+        since = head.since or now
         return find_stall(
             prompt,
             unchanged_seconds=(now - since).total_seconds(),
@@ -191,3 +201,16 @@ class AwaitPrompt:
         # If it cannot be done, what is already known of the job stays as true.
         with suppress(InstanceError):
             comfyui.cancel(job.prompt_id, seconds=seconds)
+
+
+@dataclass(frozen=True)
+class _QueueHead:
+    """What runs on the instance, while our prompt is in its queue, and since when."""
+
+    prompt_id: str
+    since: datetime | None
+
+    def seen(self, prompt: Prompt, at: datetime) -> "_QueueHead":
+        if not prompt.is_queued or (self.since is not None and self.prompt_id == prompt.head):
+            return self
+        return _QueueHead(prompt.head, at)
