@@ -163,6 +163,7 @@ class Job(BaseModel):
     def admit(self, *, instance: str, instance_id: str, address: str, at: datetime) -> "Job":
         """The job has a slot and gets its first execution."""
         self._require(JobState.QUEUED)
+        run_deadline = at + timedelta(seconds=self.run_seconds)
         return self._next(
             state=JobState.ADMITTED,
             run=self.run + 1,
@@ -171,7 +172,7 @@ class Job(BaseModel):
             instance_id=instance_id,
             address=address,
             admitted_at=at,
-            run_deadline=at + timedelta(seconds=self.run_seconds),
+            run_deadline=min(run_deadline, self.deadline or run_deadline),
         )
 
     def lose(self) -> "Job":
@@ -261,11 +262,9 @@ class Job(BaseModel):
         return self._next(abandoned=left)
 
     def check_deadline(self, now: datetime) -> None:
-        """Raise DeadlineExceededError once the job has run longer than its workflow allows."""
+        """Raise DeadlineExceededError once it is too late for the job's result."""
         if self.run_deadline is not None and now >= self.run_deadline:
-            raise DeadlineExceededError(
-                f"The job did not end within {self.run_seconds} seconds of its start."
-            )
+            raise DeadlineExceededError("The job did not end in time.")
 
     def require_open(self) -> None:
         """Raise JobClosedError if the job has had its final answer."""
