@@ -18,12 +18,13 @@ metrics = Metrics()
 @metrics.log_metrics
 def handler(event: dict[str, Any], context: LambdaContext) -> dict[str, Any]:
     """Close the job that a step of the state machine, or an execution's end, is about."""
-    job_id, error = _read_event(event)
-    job = make_finish_job().finish(job_id, error=error, now=make_clock().now())
+    job_id, run, error = _read_event(event)
+    job = make_finish_job().finish(job_id, run=run, error=error, now=make_clock().now())
     logger.info(
         "job finished",
         extra={
             "job_id": job_id,
+            "run": run,
             "fleet": job.fleet,
             "workflow": job.workflow,
             "state": job.state,
@@ -34,12 +35,13 @@ def handler(event: dict[str, Any], context: LambdaContext) -> dict[str, Any]:
     return {"status": job.state}
 
 
-def _read_event(event: dict[str, Any]) -> tuple[str, StepError | None]:
+def _read_event(event: dict[str, Any]) -> tuple[str, int, StepError | None]:
     detail = event.get("detail")
     if detail is not None:
         # EventBridge: the execution ended without this step, which runs no Catch.
-        return json.loads(detail["input"])["job_id"], StepError(detail["status"])
+        execution = json.loads(detail["input"])
+        return execution["job_id"], execution["run"], StepError(detail["status"])
     error = event.get("error")
     if error is not None:
-        return event["job_id"], StepError(error["Error"], error.get("Cause", ""))
-    return event["job_id"], None
+        return event["job_id"], event["run"], StepError(error["Error"], error.get("Cause", ""))
+    return event["job_id"], event["run"], None

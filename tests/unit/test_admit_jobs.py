@@ -273,3 +273,23 @@ def test_kicks_that_do_not_end_do_not_keep_an_admission_for_ever():
     w.clock.time = NOON + timedelta(minutes=4, seconds=45)
     assert w.admit().was_cut
     assert w.admission.kicked == [FLEET]
+
+
+def test_a_job_that_is_redriven_while_it_is_placed_waits_on():
+    w = world(make_instance("a"))
+
+    class Redriven(InMemoryJobStore):
+        redriven = False
+
+        def save(self, job):
+            if not self.redriven:
+                self.redriven = True
+                super().save(self.get(JOB_ID).redrive(NOON))
+            super().save(job)
+
+    w.jobs = Redriven()
+    w.put(JOB_ID)
+    assert w.admit().counts == {AdmissionStatus.PUT_BACK: 1}
+    assert w.runner.started == []
+    assert w.slots() == {"i-a": set()}
+    assert w.admit().job_ids == [JOB_ID]

@@ -36,7 +36,7 @@ class World:
             self.admission,
             self.canceller,
             "results",
-        ).finish(JOB_ID, error=error, now=NOON)
+        ).finish(JOB_ID, run=1, error=error, now=NOON)
 
     def replies(self) -> list[dict[str, str]]:
         return [json.loads(json.loads(reply)["data"]) for reply in self.topic.replies]
@@ -177,3 +177,17 @@ def test_only_a_success_clears_an_instance_of_its_faults(result, faults):
     world.finish()
     (instance,) = world.store.list_instances(world.jobs.get(JOB_ID).fleet)
     assert (instance.jobs, instance.faults) == (frozenset(), faults)
+
+
+@pytest.mark.parametrize("error", [None, StepError("ABORTED")], ids=["last step", "cleanup rule"])
+@pytest.mark.parametrize("is_admitted", [False, True], ids=["waits", "runs"])
+def test_the_end_of_a_run_does_nothing_to_the_next_one(error: StepError | None, is_admitted: bool):
+    closed = submitted().close(JobState.CANCELLED, reply="first", at=NOON).mark_published(NOON)
+    redriven = closed.redrive(NOON)
+    if is_admitted:
+        redriven = redriven.admit(instance="i-a#1", instance_id="i-a", address="", at=NOON)
+    world = World(redriven)
+    assert world.finish(error) == redriven
+    assert world.jobs.get(JOB_ID) == redriven
+    assert world.topic.replies == []
+    assert [set(i.jobs) for i in world.store.list_instances("pulid")] == [{JOB_ID, "other"}]

@@ -6,8 +6,17 @@ from ml_service.domain.errors import (
     AttemptsExhaustedError,
     DeadlineExceededError,
     JobClosedError,
+    RedriveRefusedError,
 )
-from ml_service.domain.jobs import MAX_ATTEMPTS, Failure, Job, JobState, make_fingerprint
+from ml_service.domain.jobs import (
+    MAX_ATTEMPTS,
+    REDRIVE_PATIENCE,
+    AbandonedPrompt,
+    Failure,
+    Job,
+    JobState,
+    make_fingerprint,
+)
 from tests.fakes import NOON
 from tests.makers import make_job
 
@@ -89,3 +98,68 @@ def test_a_record_survives_its_store_form():
 def test_a_fingerprint_ignores_the_order_of_members():
     assert make_fingerprint("s", {"a": 1, "b": 2}) == make_fingerprint("s", {"b": 2, "a": 1})
     assert make_fingerprint("s", {"a": 1}) != make_fingerprint("t", {"a": 1})
+
+
+CLOSED_WITHOUT_RESULT = [JobState.FAILED, JobState.EXPIRED, JobState.CANCELLED]
+LATER = NOON + timedelta(days=20)
+
+
+def closed(state: JobState, **changes: object) -> Job:
+    failure = Failure(code="X", sentence="No.")
+    job = submitted(**changes).close(state, reply="r", at=NOON, failure=failure)
+    return job.mark_published(NOON)
+
+
+@pytest.mark.parametrize("state", CLOSED_WITHOUT_RESULT)
+def test_a_redriven_job_is_as_it_was_when_it_first_waited(state: JobState):
+    used = closed(state, guilty_losses=1, lost_on=("i-b#1",), fault="Broken.", seen_running=True)
+    redriven = used.redrive(LATER)
+    kept = {"version": used.version + 1, "run": 2, "attempt": 1, "earlier_attempts": 1}
+    assert redriven == make_job().model_copy(
+        update={
+            **kept,
+            "deadline": LATER + REDRIVE_PATIENCE,
+            "expires_at": int((LATER + timedelta(days=90)).timestamp()),
+            "abandoned": (AbandonedPrompt(instance="i-a#1", address="10.0.0.1", prompt_id="p"),),
+        }
+    )
+
+
+def test_each_redrive_is_a_run_of_its_own():
+    job = closed(JobState.FAILED).redrive(LATER).admit(**PLACE, at=LATER)
+    assert (job.run, job.attempt) == (2, 2)
+    job = job.submit(prompt_id="p2", at=LATER).close(JobState.EXPIRED, reply="r2", at=LATER)
+    job = job.mark_published(LATER).redrive(LATER)
+    assert (job.run, job.attempt, job.earlier_attempts) == (3, 2, 2)
+
+
+def test_earlier_runs_do_not_count_against_a_redriven_one():
+    job = closed(JobState.FAILED, attempt=MAX_ATTEMPTS).redrive(LATER).admit(**PLACE, at=LATER)
+    for _ in range(MAX_ATTEMPTS - 1):
+        job = job.leave_instance().place(**PLACE)
+    with pytest.raises(AttemptsExhaustedError, match=f"{MAX_ATTEMPTS} times"):
+        job.leave_instance().place(**PLACE)
+
+
+def test_a_job_that_waits_gets_a_new_deadline_but_no_new_run():
+    waiting = make_job()
+    redriven = waiting.redrive(LATER)
+    assert (redriven.state, redriven.run) == (JobState.QUEUED, 1)
+    assert redriven.deadline == redriven.due_at == LATER + REDRIVE_PATIENCE
+    assert redriven.version == waiting.version + 1
+
+
+@pytest.mark.parametrize(
+    ("job", "why"),
+    [
+        (make_job().admit(**PLACE, at=NOON), "ADMITTED"),
+        (submitted(), "SUBMITTED"),
+        (closed(JobState.SUCCEEDED), "SUCCEEDED"),
+        (closed(JobState.FAILED, inputs=None), "refused"),
+        (submitted().close(JobState.FAILED, reply="r", at=NOON), "answer is not out"),
+    ],
+    ids=["admitted", "submitted", "succeeded", "refused", "unpublished"],
+)
+def test_a_redrive_that_would_run_a_job_twice_or_lose_its_answer_is_refused(job: Job, why: str):
+    with pytest.raises(RedriveRefusedError, match=why):
+        job.redrive(LATER)

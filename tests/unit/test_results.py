@@ -87,7 +87,7 @@ def test_several_files_go_by_what_stands_behind_the_prefix():
 def test_the_success_reply_is_the_contracts():
     reply = json.loads(
         make_success_reply(
-            job_id="j", partial_name="p", bucket="b", roles={OutputRole.MAIN: "k"}, at=NOON
+            job_id="j", run=1, partial_name="p", bucket="b", roles={OutputRole.MAIN: "k"}, at=NOON
         )
     )
     data = json.loads(reply.pop("data"))
@@ -116,3 +116,14 @@ def test_the_error_reply_is_the_contracts_and_its_id_is_stable():
     assert json.loads(first["data"]) == {"PartialName": "p", "Error": "No."}
     assert (first["source"], first["type"].rsplit(".", 1)[1]) == ("ComfyUiError", "ComfyUiError")
     assert first["id"] == second["id"]
+
+
+def test_the_answers_of_two_runs_have_different_ids():
+    success = make_success_reply(job_id="j", run=2, partial_name="p", bucket="b", roles={}, at=NOON)
+    errors = [
+        make_error_reply(job_id="j", run=run, partial_name="p", sentence="No.", at=NOON)
+        for run in (1, 2, 3)
+    ]
+    ids = [json.loads(reply)["id"] for reply in (*errors, success)]
+    assert len(set(ids)) == 3
+    assert ids[3] == ids[1]

@@ -14,7 +14,8 @@
     │   └── InstanceFaultyError          permanent: what answers there is no ComfyUI that we know
     ├── ScalingRefusedError          Auto Scaling did not accept a desired capacity
     ├── JobNotFoundError             no record has this job id
-    └── JobChangedError              somebody else wrote the job record first: read it again
+    ├── JobChangedError              somebody else wrote the job record first: read it again
+    └── RedriveRefusedError          a job cannot run again, or not yet
 
 A ``JobError``'s text is one sentence for a person and travels to the backend, so it names keys,
 nodes and limits, but never a prompt. Its class name travels through Step Functions as the error
@@ -158,6 +159,10 @@ class JobNotFoundError(MlServiceError):
 
 class JobChangedError(MlServiceError):
     """When the job record was written by somebody else since it was read."""
+
+
+class RedriveRefusedError(MlServiceError):
+    """When an operator's redrive of a job is not possible, or not yet; the text says why."""
 
 
 JOB_ERRORS: dict[str, type[JobError]] = {

@@ -4,9 +4,9 @@ from collections.abc import Container
 from dataclasses import dataclass
 
 from ml_service.domain.inputs import JobInputs, resolve_inputs, resolve_native_inputs
-from ml_service.domain.jobs import make_fingerprint
+from ml_service.domain.jobs import Job, make_fingerprint
 from ml_service.domain.manifests import Workflow
-from ml_service.domain.messages import NativeMessage, parse_message
+from ml_service.domain.messages import Message, NativeMessage, parse_message
 from ml_service.domain.workflows import WorkflowCatalog
 
 
@@ -64,3 +64,11 @@ def read_job_request(
         fingerprint=make_fingerprint(message.subject, message.payload),
         deadline_seconds=workflow.deadline_seconds,
     )
+
+
+def is_made_of(job: Job, message: Message | NativeMessage) -> bool:
+    """Whether a job is the message's own, and not only under the same id."""
+    if isinstance(message, NativeMessage):
+        named = message.workflow or job.workflow
+        return job.fingerprint == make_fingerprint(named, message.inputs)
+    return job.fingerprint == make_fingerprint(message.subject, message.payload)

@@ -4,6 +4,9 @@ QUEUED -> ADMITTED -> SUBMITTED -> SUCCEEDED
              ^            |
              +-- lost ----+        any of the three -> FAILED, CANCELLED or EXPIRED
 
+FAILED, CANCELLED or EXPIRED -> QUEUED if an operator redrives the job: its next run begins. Each
+run ends in exactly one final state and has one final answer, with an id of its own.
+
 Each state has a time at which somebody must look at the job if nothing has happened: its due time.
 """
 
@@ -15,7 +18,12 @@ from enum import StrEnum
 
 from pydantic import BaseModel, ConfigDict
 
-from ml_service.domain.errors import AttemptsExhaustedError, DeadlineExceededError, JobClosedError
+from ml_service.domain.errors import (
+    AttemptsExhaustedError,
+    DeadlineExceededError,
+    JobClosedError,
+    RedriveRefusedError,
+)
 from ml_service.domain.inputs import JobInputs
 from ml_service.domain.manifests import Conversion
 from ml_service.domain.results import OutputFile
@@ -26,6 +34,8 @@ MAX_ATTEMPTS = 8
 """Two guilty losses and six innocent ones: then the fleet, not the job, is at fault."""
 RECORD_LIFETIME = timedelta(days=90)
 """As long as Step Functions remembers an execution's name."""
+REDRIVE_PATIENCE = timedelta(hours=24)
+"""Queue deadline of a redriven job: an operator has decided that its first one no longer counts."""
 
 START_GRACE = timedelta(minutes=1)
 """An admitted job's execution submits its prompt sooner than this, or waits for a slot."""
@@ -38,7 +48,7 @@ CANCEL_GRACE = timedelta(minutes=1)
 
 
 class JobState(StrEnum):
-    """Where a job stands; the last four are final, and a job reaches exactly one of them."""
+    """Where a job stands; the last four are final, and a run ends in exactly one of them."""
 
     QUEUED = "QUEUED"
     ADMITTED = "ADMITTED"
@@ -50,13 +60,14 @@ class JobState(StrEnum):
 
     @property
     def is_final(self) -> bool:
-        """Whether the job has had its one final answer."""
+        """Whether the job's present run has had its one final answer."""
         return self in _FINAL_STATES
 
 
 _FINAL_STATES = frozenset(
     {JobState.SUCCEEDED, JobState.FAILED, JobState.CANCELLED, JobState.EXPIRED}
 )
+_REDRIVABLE_STATES = _FINAL_STATES - {JobState.SUCCEEDED}
 
 
 class Failure(BaseModel):
@@ -109,10 +120,12 @@ class Job(BaseModel):
     run_seconds: int = 0
     expected_seconds: float = 0
 
-    run: int = 0
-    """Executions so far: 1, and one more per redrive."""
+    run: int = 1
+    """The execution that it is in or waits for: 1, and one more per redrive."""
     attempt: int = 0
-    """Placements so far; each has a prompt id of its own."""
+    """Placements so far, in all runs; each has a prompt id of its own."""
+    earlier_attempts: int = 0
+    """Those of earlier runs, which do not count against this one."""
     guilty_losses: int = 0
     seen_running: bool = False
     """Whether the present attempt's prompt has been seen running."""
@@ -161,12 +174,11 @@ class Job(BaseModel):
         return _after(self.closed_at, CANCEL_GRACE) if self.abandoned else None
 
     def admit(self, *, instance: str, instance_id: str, address: str, at: datetime) -> "Job":
-        """The job has a slot and gets its first execution."""
+        """The job has a slot and gets its run's execution."""
         self._require(JobState.QUEUED)
         run_deadline = at + timedelta(seconds=self.run_seconds)
         return self._next(
             state=JobState.ADMITTED,
-            run=self.run + 1,
             attempt=self.attempt + 1,
             instance=instance,
             instance_id=instance_id,
@@ -202,8 +214,9 @@ class Job(BaseModel):
     def place(self, *, instance: str, instance_id: str, address: str) -> "Job":
         """The job has a slot on another instance. Raises AttemptsExhaustedError."""
         self._require(JobState.ADMITTED)
-        if self.attempt >= MAX_ATTEMPTS:
-            raise AttemptsExhaustedError(f"The job lost its instance {self.attempt} times.")
+        attempts = self.attempt - self.earlier_attempts
+        if attempts >= MAX_ATTEMPTS:
+            raise AttemptsExhaustedError(f"The job lost its instance {attempts} times.")
         return self._next(
             attempt=self.attempt + 1, instance=instance, instance_id=instance_id, address=address
         )
@@ -255,6 +268,42 @@ class Job(BaseModel):
         """The stored reply has gone out."""
         self._require(*_FINAL_STATES)
         return self._next(published_at=at)
+
+    def redrive(self, at: datetime) -> "Job":
+        """An operator lets the job run again from its start, or wait anew if it still waits.
+
+        Raises RedriveRefusedError: while it runs, once it has succeeded, if it never was a job, and
+        before its last answer is out, which would be lost or come after the next one.
+        """
+        fresh = {
+            "deadline": at + REDRIVE_PATIENCE,
+            "expires_at": int((at + RECORD_LIFETIME).timestamp()),
+        }
+        if self.state is JobState.QUEUED:
+            return self._next(**fresh)
+        if self.state not in _REDRIVABLE_STATES:
+            raise RedriveRefusedError(f"The job is {self.state}.")
+        if self.inputs is None:
+            raise RedriveRefusedError("The message was refused, so there is no job to run.")
+        if self.published_at is None:
+            raise RedriveRefusedError("The job's last answer is not out yet.")
+        return self._next(
+            state=JobState.QUEUED,
+            run=self.run + 1,
+            earlier_attempts=self.attempt,
+            guilty_losses=0,
+            lost_on=(),
+            fault="",
+            admitted_at=None,
+            run_deadline=None,
+            result_keys=(),
+            closed_at=None,
+            failure=None,
+            reply="",
+            published_at=None,
+            **fresh,
+            **_NO_PLACE,
+        )
 
     def drop_abandoned(self, prompt_ids: Collection[str]) -> "Job":
         """These prompts are in no queue any more."""

@@ -77,6 +77,18 @@ def read_job_id(body: str) -> str | None:
     return job_id if isinstance(job_id, str) else None
 
 
+def fix_job_id(body: str, job_id: str) -> str:
+    """Write the job id into a body that ``parse_message`` accepts, if it has none.
+
+    Sent again it gets another SQS message id, which would make another job of it.
+    """
+    message = json.loads(body.removeprefix("\ufeff"))
+    member = "job_id" if _is_native(message) else "MessageId"
+    if message.get(member) is not None:
+        return body
+    return json.dumps({**message, member: job_id})
+
+
 def find_partial_name(body: str, *, sqs_message_id: str) -> str | None:
     """Find what ties a refused message to its sender: its PartialName, or a native job's id."""
     try:

@@ -14,6 +14,7 @@ _NAMESPACE = uuid.UUID("0b7c1e60-9a54-4d7e-8a34-5f1f7b3f2c55")
 def make_success_reply(
     *,
     job_id: str,
+    run: int,
     partial_name: str,
     bucket: str,
     roles: Mapping[OutputRole, str],
@@ -28,21 +29,26 @@ def make_success_reply(
         "ThumbnailKey": roles.get(OutputRole.THUMBNAIL, ""),
         "MaskKey": roles.get(OutputRole.MASK, ""),
     }
-    return _make_envelope("ComfyUiResult", job_id, data, at)
+    return _make_envelope("ComfyUiResult", job_id, run, data, at)
 
 
-def make_error_reply(*, job_id: str, partial_name: str, sentence: str, at: datetime) -> str:
+def make_error_reply(
+    *, job_id: str, run: int = 1, partial_name: str, sentence: str, at: datetime
+) -> str:
     """The reply of a job that did not succeed; the sentence is for a person."""
     return _make_envelope(
-        "ComfyUiError", job_id, {"PartialName": partial_name, "Error": sentence}, at
+        "ComfyUiError", job_id, run, {"PartialName": partial_name, "Error": sentence}, at
     )
 
 
-def _make_envelope(source: str, job_id: str, data: Mapping[str, str], at: datetime) -> str:
+def _make_envelope(
+    source: str, job_id: str, run: int, data: Mapping[str, str], at: datetime
+) -> str:
     return json.dumps(
         {
-            # The same for every repeat of this reply, so that a receiver can tell a repeat.
-            "id": str(uuid.uuid5(_NAMESPACE, job_id)),
+            # The same for every repeat of this reply, so that a receiver can tell a repeat; another
+            # for the answer of the job's next run, so that it does not take that for one.
+            "id": str(uuid.uuid5(_NAMESPACE, f"{job_id}/{run}")),
             "source": source,
             "specversion": "1.0",
             "type": f"{_CONTRACT}.{source}",

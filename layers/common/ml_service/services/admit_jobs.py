@@ -154,7 +154,7 @@ class _Round:
         return count_free_slots(self.instances.values(), slots=self.slots)
 
     def admit(self, message: QueuedMessage) -> AdmissionStatus:
-        job_id = _read_job_id(message)
+        job_id = find_job_id(message)
         try:
             job = self.parts.jobs.get(job_id or "")
         except JobNotFoundError:
@@ -193,15 +193,19 @@ class _Round:
             try:
                 self.parts.jobs.save(admitted)
             except JobChangedError:
-                # The same message, received twice: the other admission's placement counts.
+                # The same message, received twice: the other admission's placement counts. Or an
+                # operator has redriven the job, which waits on.
                 admitted = self.parts.jobs.get(job.job_id)
                 if admitted.instance != instance.key:
                     store.release_slot(self.fleet, instance.key, job.job_id)
+                if admitted.state is JobState.QUEUED:
+                    return None
             return admitted
         return None
 
 
-def _read_job_id(message: QueuedMessage) -> str | None:
+def find_job_id(message: QueuedMessage) -> str | None:
+    """The id of the job that a message on a task queue stands for; None if it names none."""
     attribute = (message.attributes or {}).get(JOB_ID_ATTRIBUTE)
     if attribute is not None:
         return str(attribute.get("StringValue", ""))

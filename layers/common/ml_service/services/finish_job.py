@@ -36,9 +36,14 @@ class FinishJob:
     canceller: PromptCanceller
     result_bucket: str
 
-    def finish(self, job_id: str, *, error: StepError | None, now: datetime) -> Job:
-        """Finish a job; on one that is closed already only what was left undone is done."""
-        job = self._close(job_id, error, now)
+    def finish(self, job_id: str, *, run: int, error: StepError | None, now: datetime) -> Job:
+        """Finish a job's run; on one that is closed already only what was left undone is done.
+
+        Nothing is done to a job whose next run an operator has begun meanwhile.
+        """
+        job = self._close(job_id, run, error, now)
+        if job.run != run:
+            return job
         if job.instance:
             self.store.release_slot(
                 job.fleet, job.instance, job_id, worked=job.state is JobState.SUCCEEDED
@@ -50,10 +55,10 @@ class FinishJob:
             self.admission.kick(job.fleet)
         return job
 
-    def _close(self, job_id: str, error: StepError | None, now: datetime) -> Job:
+    def _close(self, job_id: str, run: int, error: StepError | None, now: datetime) -> Job:
         for tries_left in reversed(range(_WRITE_TRIES)):
             job = self.jobs.get(job_id)
-            if job.state.is_final:
+            if job.run != run or job.state.is_final:
                 return job
             closed = self._decide(job, error, now)
             try:
@@ -75,6 +80,7 @@ class FinishJob:
             )
             reply = make_success_reply(
                 job_id=job.job_id,
+                run=job.run,
                 partial_name=job.partial_name,
                 bucket=self.result_bucket,
                 roles=roles,
@@ -83,7 +89,11 @@ class FinishJob:
             return job.close(JobState.SUCCEEDED, reply=reply, at=now)
         state, failure = explain_error(error)
         reply = make_error_reply(
-            job_id=job.job_id, partial_name=job.partial_name, sentence=failure.sentence, at=now
+            job_id=job.job_id,
+            run=job.run,
+            partial_name=job.partial_name,
+            sentence=failure.sentence,
+            at=now,
         )
         return job.close(state, reply=reply, at=now, failure=failure)
 

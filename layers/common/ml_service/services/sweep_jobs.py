@@ -78,16 +78,17 @@ class SweepJobs:
             return None  # the index lags behind the records
         if job.state.is_final:
             if job.published_at is None:
-                self.finish.finish(job_id, error=None, now=now)
+                self.finish.finish(job_id, run=job.run, error=None, now=now)
                 return SweepAction.PUBLISHED
             self.canceller.cancel_abandoned(job_id)
             return SweepAction.CANCELLED
         if job.state is JobState.ADMITTED:
             if self.runner.start(job_id, job.run):
                 return SweepAction.RESTARTED
-            self.finish.finish(job_id, error=StepError("EXECUTION_LOST"), now=now)
+            lost = StepError("EXECUTION_LOST")
+            self.finish.finish(job_id, run=job.run, error=lost, now=now)
             return SweepAction.CLOSED
-        self.finish.finish(job_id, error=_expired(job), now=now)
+        self.finish.finish(job_id, run=job.run, error=_expired(job), now=now)
         return SweepAction.CLOSED
 
     def _return_slots(self, fleet: str, report: SweepReport) -> None:
