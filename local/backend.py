@@ -9,11 +9,13 @@ from typing import Any
 import boto3
 from pydantic import TypeAdapter
 
+from ml_service.adapters.clock import SystemClock
 from ml_service.adapters.dynamodb import DynamoDBFleetStore, DynamoDBJobStore
 from ml_service.domain.errors import JobNotFoundError, MlServiceError
 from ml_service.domain.fleets import Fleet
 from ml_service.domain.jobs import Job, make_refused_id
-from ml_service.ports import FleetStore, JobStore
+from ml_service.ports import Clock, FleetStore, JobStore
+from ml_service.settings import Settings, load_settings
 
 _ROLE_KEYS = ("MainKey", "CoverKey", "ThumbnailKey", "MaskKey")
 
@@ -66,7 +68,8 @@ class Backend:
         self.sqs = boto3.client("sqs", **options)
         self.s3 = boto3.client("s3", **options)
         self._autoscaling = boto3.client("autoscaling", **options)
-        self._functions = boto3.client("lambda", **options)
+        self.functions = boto3.client("lambda", **options)
+        self.stepfunctions = boto3.client("stepfunctions", **options)
         dynamodb = boto3.resource("dynamodb", **options)
         self.job_table = dynamodb.Table(ready["job_table"])
         self.jobs: JobStore = DynamoDBJobStore(self.job_table)
@@ -87,10 +90,12 @@ class Backend:
 
     def read_fleets(self) -> Mapping[str, Fleet]:
         """The stage's fleets, as the functions themselves are told of them."""
-        name = f"{self.ready['stage']}-ml-service-admit-jobs"
-        answer = self._functions.get_function_configuration(FunctionName=name)
-        fleets = answer["Environment"]["Variables"]["FLEETS"]
-        return TypeAdapter(dict[str, Fleet]).validate_json(fleets)
+        return TypeAdapter(dict[str, Fleet]).validate_json(self._read_environment()["FLEETS"])
+
+    def make_clock(self) -> Clock:
+        """The stage's clock: local mode's runs faster than this machine's."""
+        settings = load_settings(Settings, self._read_environment())
+        return SystemClock(rate=settings.clock_rate, origin=settings.clock_origin)
 
     def count_messages(self, queue_url: str) -> int:
         """Messages in a queue: those that wait, and those received and not yet deleted."""
@@ -124,6 +129,12 @@ class Backend:
         for message in answer.get("Messages", []):
             yield read_reply(message["Body"])
             self.sqs.delete_message(QueueUrl=queue_url, ReceiptHandle=message["ReceiptHandle"])
+
+    def _read_environment(self) -> Mapping[str, str]:
+        """The variables of one of the functions that know the fleets."""
+        name = f"{self.ready['stage']}-ml-service-admit-jobs"
+        answer = self.functions.get_function_configuration(FunctionName=name)
+        return answer["Environment"]["Variables"]
 
     def read_result(self, key: str) -> bytes:
         """A result file."""

@@ -6,6 +6,8 @@ from typing import TYPE_CHECKING, Annotated
 
 import typer
 
+from local.dead_letter_commands import app as dead_letters_app
+from local.target_options import EndpointOption, ReadyFileOption, StageOption
 from local.workflow_commands import app as workflows_app
 from ml_service.domain.errors import MlServiceError
 
@@ -22,18 +24,9 @@ app = typer.Typer(
 
 jobs_app = typer.Typer(help="Look at jobs.", no_args_is_help=True)
 app.add_typer(jobs_app, name="jobs")
+app.add_typer(dead_letters_app, name="dlq")
 app.add_typer(workflows_app, name="workflows")
 
-ReadyFileOption = Annotated[
-    Path | None, typer.Option(help="Ready file of the local mode to work against.")
-]
-EndpointOption = Annotated[
-    str | None, typer.Option(help="URL of local mode.  [default: http://127.0.0.1:4566]")
-]
-StageOption = Annotated[
-    str | None,
-    typer.Option(help="dev or prod; without an endpoint, the stage deployed in your AWS account."),
-]
 InputBucketOption = Annotated[
     str | None, typer.Option(help="Bucket for inputs.  [default: the first that the stage allows]")
 ]

@@ -27,7 +27,7 @@ from ml_service.domain.jobs import Job
 from ml_service.domain.prompts import Progress, Prompt, PromptState
 from ml_service.domain.results import OutputFile
 from ml_service.domain.scaling import ScalerState, ScalingDecision
-from ml_service.ports import MediaStream, QueuedMessage
+from ml_service.ports import DeadLetter, MediaStream, QueuedMessage
 
 NOON = datetime(2026, 11, 21, 12, 0, tzinfo=UTC)
 
@@ -363,6 +363,46 @@ class InMemoryJobRunner:
         if (job_id, run) not in self.started:
             self.started.append((job_id, run))
         return True
+
+    def is_running(self, job_id: str, run: int) -> bool:
+        return (job_id, run) in self.started and job_id not in self.ended
+
+
+@dataclass
+class InMemoryJobStopper:
+    stopped: list[tuple[str, int]] = field(default_factory=list)
+
+    def stop(self, job_id: str, run: int) -> None:
+        self.stopped.append((job_id, run))
+
+
+class InMemoryDeadLetterQueue:
+    def __init__(self, *letters: DeadLetter) -> None:
+        self.visible = list(letters)
+        self.held: dict[str, DeadLetter] = {}
+        self._receipts = 0
+
+    def count_hidden(self) -> int:
+        return len(self.held)
+
+    def hold(self) -> Sequence[DeadLetter]:
+        taken, self.visible = self.visible[:10], self.visible[10:]
+        held = []
+        for letter in taken:
+            self._receipts += 1
+            message = replace(letter.message, receipt=str(self._receipts))
+            held.append(replace(letter, message=message))
+        self.held |= {letter.message.receipt: letter for letter in held}
+        return held
+
+    def release(self, receipts: Sequence[str]) -> None:
+        self.visible += [self.held.pop(r) for r in receipts if r in self.held]
+
+    def delete(self, receipt: str) -> None:
+        del self.held[receipt]
+
+    def let_holds_run_out(self) -> None:
+        self.release(list(self.held))
 
 
 @dataclass

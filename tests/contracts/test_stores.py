@@ -1,4 +1,4 @@
-"""What JobStore, FleetStore and JobQueue promise, on every form that they have."""
+"""What stores, queues and JobRunner promise, on every form that they have."""
 
 import json
 from collections.abc import Iterator
@@ -14,14 +14,30 @@ from moto import mock_aws
 
 from local.aws.patch_moto import keep_conditions_true
 from ml_service.adapters.dynamodb import DynamoDBFleetStore, DynamoDBJobStore
-from ml_service.adapters.sqs import SqsJobQueue, SqsRefusedMessages
+from ml_service.adapters.sqs import SqsDeadLetterQueue, SqsJobQueue, SqsRefusedMessages
+from ml_service.adapters.stepfunctions import StepFunctionsJobRunner
 from ml_service.domain.errors import JobChangedError, JobNotFoundError
 from ml_service.domain.fleets import GroupMember, Instance
 from ml_service.domain.jobs import Failure, JobState
 from ml_service.domain.scaling import FleetObservation, ScalerState, ScalingPolicy, decide_scaling
-from ml_service.ports import FleetStore, JobQueue, JobStore, QueuedMessage
+from ml_service.ports import (
+    DeadLetter,
+    DeadLetterQueue,
+    FleetStore,
+    JobQueue,
+    JobRunner,
+    JobStore,
+    QueuedMessage,
+)
 from scripts.transform_template import read_template
-from tests.fakes import NOON, InMemoryFleetStore, InMemoryJobQueue, InMemoryJobStore
+from tests.fakes import (
+    NOON,
+    InMemoryDeadLetterQueue,
+    InMemoryFleetStore,
+    InMemoryJobQueue,
+    InMemoryJobRunner,
+    InMemoryJobStore,
+)
 from tests.makers import JOB_ID, make_body, make_job
 
 MEMBER = GroupMember("i-a", NOON, "10.0.0.1", in_service=True)
@@ -84,6 +100,34 @@ def queue(request: pytest.FixtureRequest) -> JobQueue:
     request.getfixturevalue("aws")
     sqs = boto3.client("sqs")
     return SqsJobQueue(sqs, sqs.create_queue(QueueName="tasks")["QueueUrl"])
+
+
+@pytest.fixture(params=["memory", "sqs"])
+def dead_letters(request: pytest.FixtureRequest) -> DeadLetterQueue:
+    """Twelve messages that the task queue of a fleet gave up."""
+    attributes = {"Trace": {"DataType": "String", "StringValue": "x"}}
+    messages = [QueuedMessage(str(n), f"body {n}", attributes=attributes) for n in range(12)]
+    if request.param == "memory":
+        return InMemoryDeadLetterQueue(*(DeadLetter(m, NOON, fleet=FLEET) for m in messages))
+    request.getfixturevalue("aws")
+    sqs = boto3.client("sqs")
+    url = sqs.create_queue(QueueName="dead")["QueueUrl"]
+    SqsJobQueue(sqs, url).send(messages)
+    return SqsDeadLetterQueue(sqs, url, fleet=FLEET)
+
+
+@pytest.fixture(params=["memory", "stepfunctions"])
+def runner(request: pytest.FixtureRequest) -> JobRunner:
+    if request.param == "memory":
+        return InMemoryJobRunner()
+    request.getfixturevalue("aws")
+    client = boto3.client("stepfunctions")
+    machine = client.create_state_machine(
+        name="run_job",
+        definition='{"StartAt": "End", "States": {"End": {"Type": "Succeed"}}}',
+        roleArn="arn:aws:iam::123456789012:role/any",
+    )
+    return StepFunctionsJobRunner(client, machine["stateMachineArn"])
 
 
 def only(fleets: FleetStore) -> Instance:
@@ -298,6 +342,42 @@ class TestJobQueue:
         assert (again.body, again.attributes) == ("body", attributes)
         queue.delete([again.receipt])
         assert queue.receive(1) == []
+
+
+class TestDeadLetterQueue:
+    def test_what_is_held_is_hidden_until_it_is_released(self, dead_letters: DeadLetterQueue):
+        first, second = dead_letters.hold(), dead_letters.hold()
+        assert (len(first), len(second), dead_letters.hold()) == (10, 2, [])
+        assert {letter.message.body for letter in (*first, *second)} == {
+            f"body {n}" for n in range(12)
+        }
+        assert dead_letters.count_hidden() == 12
+        dead_letters.release([letter.message.receipt for letter in second])
+        assert dead_letters.count_hidden() == 10
+        again = dead_letters.hold()
+        assert {a.message.message_id for a in again} == {s.message.message_id for s in second}
+
+    def test_a_letter_says_where_it_comes_from(self, dead_letters: DeadLetterQueue):
+        letter = dead_letters.hold()[0]
+        assert letter.fleet == FLEET
+        assert letter.sent_at.tzinfo is not None
+        assert letter.message.attributes == {"Trace": {"DataType": "String", "StringValue": "x"}}
+
+    def test_what_is_deleted_is_gone(self, dead_letters: DeadLetterQueue):
+        letters = dead_letters.hold()
+        dead_letters.delete(letters[0].message.receipt)
+        dead_letters.release([letter.message.receipt for letter in letters[1:]])
+        left = [letter for _ in range(2) for letter in dead_letters.hold()]
+        assert len(left) == 11
+        assert letters[0].message.message_id not in {a.message.message_id for a in left}
+
+
+def test_a_runner_tells_runs_apart(runner: JobRunner):
+    assert not runner.is_running(JOB_ID, 1)
+    assert runner.start(JOB_ID, 1)
+    assert runner.start(JOB_ID, 1), "a repeat is the same call"
+    assert runner.is_running(JOB_ID, 1)
+    assert not runner.is_running(JOB_ID, 2)
 
 
 def test_slots_stay_exact_when_many_take_at_once(aws: None):

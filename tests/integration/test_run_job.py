@@ -4,6 +4,7 @@ import json
 import time
 import uuid
 from collections.abc import Callable, Iterator
+from contextlib import contextmanager
 from dataclasses import asdict
 from datetime import UTC, datetime, timedelta
 from pathlib import Path
@@ -14,8 +15,10 @@ import requests
 
 from local.aws.embedded_aws import AwsOptions, EmbeddedAws, RunningAws, running_embedded_aws
 from local.backend import Backend, Reply
+from local.find_backend import Target
 from local.local_mode import LocalDeployment, LocalOptions, deploy_ml_service
-from local.sample_media import make_audio, make_video
+from local.sample_media import make_audio, make_image, make_video
+from local.triage import run_drop, run_redrive
 from ml_service.adapters.clock import SystemClock
 from ml_service.domain.errors import JobNotFoundError
 from ml_service.domain.fleets import Instance
@@ -49,6 +52,7 @@ class Stage(Backend):
         self.sfn = aws.client("stepfunctions")
         self.autoscaling = aws.client("autoscaling")
         self.clock = SystemClock(rate=aws.clock.rate, origin=aws.clock.origin)
+        self.dynamodb = aws.client("dynamodb")
         self._replies: dict[str, Reply] = {}
 
     def post(self, subject: str, **members: Any) -> tuple[str, str]:
@@ -84,6 +88,44 @@ class Stage(Backend):
             return next((i for i in self.fleets.list_instances(fleet) if i.is_ready), None)
 
         return self.await_value(look)
+
+    def forget_reply(self, partial_name: str) -> None:
+        """Another one is to come."""
+        del self._replies[partial_name]
+
+    @contextmanager
+    def drained(self, fleet: str) -> Iterator[None]:
+        """No instance of a fleet takes jobs: what comes to its task queue stays there."""
+        self._let_take_jobs(fleet, False)
+        time.sleep(1.5)  # an admission that began before may still wait for a message
+        yield
+        self._let_take_jobs(fleet, True)
+
+    def _let_take_jobs(self, fleet: str, value: bool) -> None:
+        for instance in self.fleets.list_instances(fleet):
+            self.dynamodb.update_item(
+                TableName=self.ready["fleet_table"],
+                Key={"pk": {"S": fleet}, "sk": {"S": f"INSTANCE#{instance.key}"}},
+                UpdateExpression="SET takes_jobs = :value",
+                ExpressionAttributeValues={":value": {"BOOL": value}},
+            )
+
+    def dead_letter(self, fleet: str) -> str:
+        """Receive a fleet's only message as often as it takes, and delete it never; its body."""
+        url = self.ready["fleets"][fleet]["task_queue_url"]
+        for _ in range(5):
+            answer = self.sqs.receive_message(QueueUrl=url, VisibilityTimeout=0, WaitTimeSeconds=5)
+            body: str = answer["Messages"][0]["Body"]
+        assert self.count_messages(f"{url}-deadletter") == 0
+        # It moves with the receive after the last one that is allowed.
+        assert "Messages" not in self.sqs.receive_message(QueueUrl=url, WaitTimeSeconds=0)
+        assert self.count_messages(f"{url}-deadletter") == 1
+        return body
+
+    def redrive(self, fleet: str) -> None:
+        """Redrive what is there, as soon as the execution of its job's last run has ended."""
+        target = Target(endpoint=self.ready["endpoint"])
+        self.await_value(lambda: True if run_redrive(target, fleet, None) == 0 else None)
 
     def await_job(self, job_id: str, is_there: Callable[[Job], bool]) -> Job:
         def look() -> Job | None:
@@ -276,3 +318,53 @@ def test_more_prompts_than_twice_the_threshold_launch_an_instance_that_takes_job
     assert all(stage.await_reply(name).succeeded for name in names)
     instances = stage.fleets.list_instances("lip-sync")
     assert all(i.placed_at for i in instances), "\n".join(map(str, instances))
+
+
+def test_a_dead_letter_is_put_back_then_run_again_and_then_left_alone(
+    stage: Stage, capsys: pytest.CaptureFixture[str]
+):
+    stage.put_input("late.png", b"this is no picture")
+    with stage.drained("makeup"):
+        job_id, name = stage.post(MAKE_UP, InputS3Key="late.png", SourceS3Keys=["late.png"])
+        stage.await_job(job_id, lambda job: job.state is JobState.QUEUED)
+        body = stage.dead_letter("makeup")
+        stage.redrive("makeup")
+        assert capsys.readouterr().out.split()[-1] == "PUT_BACK"
+    assert not stage.await_reply(name).succeeded
+    stage.forget_reply(name)
+    failed = stage.await_job(job_id, lambda job: job.published_at is not None)
+    assert (failed.state, failed.run) == (JobState.FAILED, 1)
+
+    stage.put_input("late.png", make_image(color=(200, 30, 30)))
+    dead_letters = f"{stage.ready['fleets']['makeup']['task_queue_url']}-deadletter"
+    stage.sqs.send_message(QueueUrl=dead_letters, MessageBody=body)
+    stage.redrive("makeup")
+    assert capsys.readouterr().out.split()[-1] == "RUN_AGAIN"
+    assert stage.await_reply(name).succeeded
+    succeeded = stage.await_job(job_id, lambda job: job.published_at is not None)
+    assert (succeeded.state, succeeded.run, succeeded.attempt) == (JobState.SUCCEEDED, 2, 2)
+    assert json.loads(failed.reply)["id"] != json.loads(succeeded.reply)["id"]
+
+    stage.sqs.send_message(QueueUrl=dead_letters, MessageBody=body)
+    stage.redrive("makeup")
+    assert capsys.readouterr().out.split()[-1] == "SUCCEEDED"
+    assert stage.jobs.get(job_id) == succeeded
+    machine = stage.ready["state_machine_arn"]
+    executions = stage.sfn.list_executions(stateMachineArn=machine)["executions"]
+    assert {e["name"] for e in executions if e["name"].startswith(job_id)} == {
+        f"{job_id}-1",
+        f"{job_id}-2",
+    }
+
+
+def test_who_waits_for_a_dropped_message_is_answered(
+    stage: Stage, capsys: pytest.CaptureFixture[str]
+):
+    with stage.drained("makeup"):
+        job_id, name = stage.post(MAKE_UP, InputS3Key="late.png", SourceS3Keys=["late.png"])
+        stage.await_job(job_id, lambda job: job.state is JobState.QUEUED)
+        stage.dead_letter("makeup")
+        assert run_drop(Target(endpoint=stage.ready["endpoint"]), "makeup", None) == 0
+    assert capsys.readouterr().out.split()[-1] == "CANCELLED"
+    assert stage.await_reply(name).data["Error"] == "The job was stopped by an operator."
+    assert stage.jobs.get(job_id).state is JobState.CANCELLED

@@ -13,6 +13,10 @@ from ml_service.domain.prompts import Progress, Prompt
 from ml_service.domain.results import OutputFile
 from ml_service.domain.scaling import ScalerState, ScalingDecision
 
+REFUSAL_CODE_ATTRIBUTE = "RefusalCode"
+REFUSAL_REASON_ATTRIBUTE = "RefusalReason"
+"""Message attributes of a message that was refused: the stable code, and a sentence."""
+
 
 class Clock(Protocol):
     """The time; local mode lets it run faster."""
@@ -61,6 +65,33 @@ class JobQueue(Protocol):
 
     def put_back(self, message: QueuedMessage) -> None:
         """Let a received message wait on, as if it had never been received."""
+
+
+@dataclass(frozen=True)
+class DeadLetter:
+    """A message in a dead-letter queue."""
+
+    message: QueuedMessage
+    sent_at: datetime
+    """When the queue that gave it up, or the dead-letter queue itself, was sent it."""
+    fleet: str = ""
+    """Whose task queue gave it up; empty for the input queue."""
+
+
+class DeadLetterQueue(Protocol):
+    """Where messages lie that a queue gave up, until an operator decides."""
+
+    def count_hidden(self) -> int:
+        """Messages that somebody else holds at present, about."""
+
+    def hold(self) -> Sequence[DeadLetter]:
+        """Up to 10 messages, hidden from others for two minutes; none when all are held."""
+
+    def release(self, receipts: Sequence[str]) -> None:
+        """Let held messages be received again, at once; at most 10."""
+
+    def delete(self, receipt: str) -> None:
+        """A held message is done with."""
 
 
 class RefusedMessages(Protocol):
@@ -246,6 +277,16 @@ class JobRunner(Protocol):
 
     def start(self, job_id: str, run: int) -> bool:
         """Start a job's run; a repeat while it runs has no effect. False if it has ended."""
+
+    def is_running(self, job_id: str, run: int) -> bool:
+        """Whether the execution of a job's run was started and has not ended."""
+
+
+class JobStopper(Protocol):
+    """Gives up jobs that need no run any more."""
+
+    def stop(self, job_id: str, run: int) -> None:
+        """Close a job's run as an operator's decision, with its answer, unless it is closed."""
 
 
 class Admission(Protocol):

@@ -50,6 +50,24 @@ class LambdaAdmission:
         )
 
 
+class LambdaJobStopper:
+    """Lets finish_job, the only way into a final state, close a job."""
+
+    def __init__(self, client: "LambdaClient", function_name: str) -> None:
+        self._client = client
+        self._function_name = function_name
+
+    def stop(self, job_id: str, run: int) -> None:
+        """Close a job's run as a stopped execution's; raises FunctionFailedError."""
+        answer = self._client.invoke(
+            FunctionName=self._function_name,
+            Payload=json.dumps({"job_id": job_id, "run": run, "error": {"Error": "ABORTED"}}),
+        )
+        if "FunctionError" in answer:
+            result = json.loads(answer["Payload"].read())
+            raise FunctionFailedError(f"{self._function_name}: {result.get('errorType')}")
+
+
 class LambdaPromptCanceller:
     """Invokes cancel_prompt, which alone can reach the instances, without waiting for it."""
 

@@ -1,18 +1,28 @@
-"""Task queues, and the queue for messages that nobody can be told about."""
+"""Task queues, and the dead-letter queues for what could not be dealt with."""
 
 from collections.abc import Sequence
+from datetime import UTC, datetime
 from typing import TYPE_CHECKING, Any
 
-from ml_service.ports import QueuedMessage
+from ml_service.ports import (
+    REFUSAL_CODE_ATTRIBUTE,
+    REFUSAL_REASON_ATTRIBUTE,
+    DeadLetter,
+    QueuedMessage,
+)
 
 if TYPE_CHECKING:
     from types_boto3_sqs import SQSClient
+    from types_boto3_sqs.literals import QueueAttributeNameType
+    from types_boto3_sqs.type_defs import MessageTypeDef
 
 _BATCH_LIMIT = 10
 _BATCH_BYTES = 262_144
 """One message's largest body: a batch of several may not be larger in sum."""
 _WAIT_SECONDS = 1
 """A long poll asks all of SQS's servers; a short one may miss what was just sent."""
+_HOLD_SECONDS = 120
+"""A dead letter is an operator's for so long; whoever dies with it in hand blocks it no longer."""
 
 
 class SqsJobQueue:
@@ -41,15 +51,7 @@ class SqsJobQueue:
             WaitTimeSeconds=_WAIT_SECONDS,
             MessageAttributeNames=["All"],
         )
-        return [
-            QueuedMessage(
-                message_id=message["MessageId"],
-                body=message["Body"],
-                receipt=message["ReceiptHandle"],
-                attributes={k: dict(v) for k, v in message.get("MessageAttributes", {}).items()},
-            )
-            for message in answer.get("Messages", [])
-        ]
+        return [_read_message(message) for message in answer.get("Messages", [])]
 
     def delete(self, receipts: Sequence[str]) -> None:
         """Delete up to 10 received messages in one call."""
@@ -84,10 +86,70 @@ class SqsRefusedMessages:
             # SQS takes no empty body.
             MessageBody=body or " ",
             MessageAttributes={
-                "RefusalCode": {"DataType": "String", "StringValue": code},
-                "RefusalReason": {"DataType": "String", "StringValue": sentence},
+                REFUSAL_CODE_ATTRIBUTE: {"DataType": "String", "StringValue": code},
+                REFUSAL_REASON_ATTRIBUTE: {"DataType": "String", "StringValue": sentence},
             },
         )
+
+
+class SqsDeadLetterQueue:
+    """The dead-letter queue of the input queue, or of a fleet's task queue."""
+
+    def __init__(self, client: "SQSClient", queue_url: str, *, fleet: str = "") -> None:
+        self._client = client
+        self._queue_url = queue_url
+        self._fleet = fleet
+
+    def count_hidden(self) -> int:
+        """SQS's own approximate number of messages that somebody holds."""
+        name: QueueAttributeNameType = "ApproximateNumberOfMessagesNotVisible"
+        answer = self._client.get_queue_attributes(QueueUrl=self._queue_url, AttributeNames=[name])
+        return int(answer["Attributes"][name])
+
+    def hold(self) -> Sequence[DeadLetter]:
+        """Up to 10 messages, hidden from others for ``_HOLD_SECONDS``."""
+        answer = self._client.receive_message(
+            QueueUrl=self._queue_url,
+            MaxNumberOfMessages=_BATCH_LIMIT,
+            WaitTimeSeconds=_WAIT_SECONDS,
+            VisibilityTimeout=_HOLD_SECONDS,
+            MessageAttributeNames=["All"],
+            MessageSystemAttributeNames=["SentTimestamp"],
+        )
+        return [
+            DeadLetter(
+                message=_read_message(message),
+                sent_at=datetime.fromtimestamp(
+                    int(message["Attributes"]["SentTimestamp"]) / 1000, tz=UTC
+                ),
+                fleet=self._fleet,
+            )
+            for message in answer.get("Messages", [])
+        ]
+
+    def release(self, receipts: Sequence[str]) -> None:
+        """Make held messages visible; one whose hold has run out is visible already."""
+        if receipts:
+            self._client.change_message_visibility_batch(
+                QueueUrl=self._queue_url,
+                Entries=[
+                    {"Id": str(i), "ReceiptHandle": receipt, "VisibilityTimeout": 0}
+                    for i, receipt in enumerate(receipts)
+                ],
+            )
+
+    def delete(self, receipt: str) -> None:
+        """Delete a held message."""
+        self._client.delete_message(QueueUrl=self._queue_url, ReceiptHandle=receipt)
+
+
+def _read_message(message: "MessageTypeDef") -> QueuedMessage:
+    return QueuedMessage(
+        message_id=message["MessageId"],
+        body=message["Body"],
+        receipt=message["ReceiptHandle"],
+        attributes={k: dict(v) for k, v in message.get("MessageAttributes", {}).items()},
+    )
 
 
 def _make_batches(messages: Sequence[QueuedMessage]) -> Sequence[Sequence[QueuedMessage]]:

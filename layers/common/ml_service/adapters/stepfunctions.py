@@ -19,9 +19,24 @@ class StepFunctionsJobRunner:
         try:
             self._client.start_execution(
                 stateMachineArn=self._state_machine_arn,
-                name=f"{job_id}-{run}",
+                name=_make_name(job_id, run),
                 input=json.dumps({"job_id": job_id, "run": run}),
             )
         except self._client.exceptions.ExecutionAlreadyExists:
             return False  # while it runs, the same call is simply accepted
         return True
+
+    def is_running(self, job_id: str, run: int) -> bool:
+        """Whether a run's execution was started and has not ended."""
+        machine = self._state_machine_arn.replace(":stateMachine:", ":execution:")
+        try:
+            execution = self._client.describe_execution(
+                executionArn=f"{machine}:{_make_name(job_id, run)}"
+            )
+        except self._client.exceptions.ExecutionDoesNotExist:
+            return False
+        return execution["status"] == "RUNNING"
+
+
+def _make_name(job_id: str, run: int) -> str:
+    return f"{job_id}-{run}"
