@@ -1,8 +1,10 @@
 """The commands that work against a running stage, as a user runs them."""
 
 import json
+import re
 import subprocess
 import sys
+import time
 from pathlib import Path
 
 import pytest
@@ -66,6 +68,56 @@ def test_a_load_test_tells_whether_its_expectations_are_met(here: list[str], tmp
     assert "expected at most 0.001 s" in done.stdout
 
 
+def test_a_message_that_nobody_can_be_told_about_is_listed_shown_redriven_and_dropped(
+    backend: Backend, here: list[str]
+):
+    backend.send('{"Subject": "ComfyUiFluxPromptMessage", "Payload": "secret words"}')
+    queue = ["--queue", "input"]
+
+    def list_ids() -> list[str]:
+        listed = run("dlq", "list", *queue, *here)
+        assert listed.returncode == 0, listed.stderr
+        return re.findall(r"[0-9a-f]{8}-[0-9a-f-]{27}", listed.stdout)
+
+    def await_ids() -> list[str]:
+        end = time.monotonic() + 60
+        while not (ids := list_ids()):
+            assert time.monotonic() < end, "no message became a dead letter"
+        return ids
+
+    (message_id,) = await_ids()
+    shown = run("dlq", "show", message_id, *here)
+    assert "secret" not in shown.stdout
+    described = json.loads(shown.stdout)
+    assert (described["queue"], described["redrive"]) == ("input", "RESENT")
+    assert described["refusal"]["code"] == "INVALID_JSON"
+    assert "secret words" in run("dlq", "show", message_id, "--body", *here).stdout
+
+    asked = run("dlq", "redrive", message_id, *queue, *here)
+    assert (asked.returncode, "--yes" in asked.stderr) == (2, True)
+    redriven = run("dlq", "redrive", message_id, "--yes", *queue, *here)
+    assert (redriven.returncode, redriven.stdout) == (0, f"{message_id} RESENT\n")
+
+    (again,) = await_ids()
+    assert again != message_id
+    dropped = run("dlq", "drop", "--all", "--yes", *queue, *here)
+    assert (dropped.returncode, dropped.stdout) == (0, f"{again} UNANSWERED\n")
+    assert list_ids() == []
+
+
+@pytest.mark.parametrize("arguments", [["redrive"], ["drop", "some-id", "--all"]])
+def test_messages_are_named_or_all_are_meant(arguments: list[str]):
+    done = run("dlq", *arguments, "--yes")
+    assert done.returncode == 2
+    assert "--all" in done.stderr
+
+
+def test_a_message_that_is_not_there_is_told(here: list[str]):
+    done = run("dlq", "redrive", "no-such-id", "--queue", "input", "--yes", *here)
+    assert done.returncode == 1
+    assert "no-such-id" in done.stderr
+
+
 @pytest.mark.parametrize(
     ("arguments", "word"),
     [
@@ -74,6 +126,7 @@ def test_a_load_test_tells_whether_its_expectations_are_met(here: list[str], tmp
         (["load", "--workflow", "no-such-workflow"], "no workflow no-such-workflow"),
         (["jobs", "list", "--endpoint", "http://127.0.0.1:9"], "is local mode running?"),
         (["jobs", "list", "--ready-file", "no/such.json"], "no/such.json"),
+        (["dlq", "list", "--endpoint", "http://127.0.0.1:9"], "is local mode running?"),
     ],
 )
 def test_a_wrong_command_is_explained_in_one_line(arguments: list[str], word: str):
