@@ -23,6 +23,7 @@ from ml_service.domain.fleets import (
     GroupMember,
     Instance,
 )
+from ml_service.domain.inputs import MediaSource
 from ml_service.domain.jobs import Job
 from ml_service.domain.prompts import Progress, Prompt, PromptState
 from ml_service.domain.results import OutputFile
@@ -334,10 +335,10 @@ class InMemoryMediaStore:
     results: dict[str, tuple[bytes, str]] = field(default_factory=dict)
 
     @contextmanager
-    def open_input(self, bucket: str, key: str) -> Iterator[MediaStream]:
-        if (bucket, key) not in self.inputs:
-            raise InputNotFoundError(f"The input {key} does not exist.")
-        content = self.inputs[bucket, key]
+    def open_input(self, source: MediaSource) -> Iterator[MediaStream]:
+        if (source.bucket, source.key) not in self.inputs:
+            raise InputNotFoundError(f"The input {source.input} does not exist.")
+        content = self.inputs[source.bucket, source.key]
         yield MediaStream(io.BytesIO(content), len(content))
 
     def put_result(self, key: str, content: BinaryIO, *, content_type: str) -> None:

@@ -200,7 +200,8 @@ def test_nothing_but_ids_and_enums_travels_through_the_state_machine(stage: Stag
 
 
 def test_a_failing_node_ends_in_one_error_reply(stage: Stage):
-    stage.put_input("broken.png", b"this is no picture")
+    # The header of a picture, as far as its dimensions, and then nothing that could be decoded.
+    stage.put_input("broken.png", make_image(color=(1, 2, 3))[:33] + b"no more of a picture")
     job_id, name = stage.post(MAKE_UP, InputS3Key="broken.png", SourceS3Keys=["broken.png"])
     reply = stage.await_reply(name)
     assert not reply.succeeded

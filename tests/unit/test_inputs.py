@@ -133,3 +133,20 @@ def test_extensions_are_accepted_in_any_case():
 
 def test_a_bucket_that_is_not_allowed_is_refused():
     assert refusal("latent-sync", AudioS3Bucket="foreign")[0] is RefusalCode.FORBIDDEN_SOURCE
+
+
+@pytest.mark.parametrize("base", ["x" * 200, "é" * 100, "x" * 170])
+def test_a_file_name_longer_than_an_instance_takes_is_refused(base: str):
+    code, sentence = refusal("latent-sync", VideoS3Key=f"videos/{base}.mp4")
+    assert code is RefusalCode.INVALID_MESSAGE
+    assert sentence == "VideoS3Key has a file name that is too long."
+
+
+def test_the_longest_file_name_leaves_room_for_the_endings_of_outputs():
+    inputs = resolve("latent-sync", VideoS3Key=f"videos/{'x' * 120}.mp4")
+    assert len(inputs.output_prefix) + len("_608x1080_00001_.png") <= 255
+
+
+def test_a_key_is_too_long_with_the_file_that_is_meant_below_it():
+    code, _ = refusal("latent-sync", VideoS3Key=f"{'a/' * 507}")
+    assert code is RefusalCode.INVALID_MESSAGE

@@ -60,13 +60,13 @@ def test_what_is_no_json_is_refused_as_such(body: str):
         (make_body(Subject=None), RefusalCode.UNKNOWN_SUBJECT),
         (make_body(Subject=""), RefusalCode.UNKNOWN_SUBJECT),
         (make_body(Payload=None), RefusalCode.INVALID_MESSAGE),
-        (make_body(Payload=""), RefusalCode.INVALID_JSON),
+        (make_body(Payload=""), RefusalCode.INVALID_MESSAGE),
         (make_body(Payload=make_payload()), RefusalCode.INVALID_MESSAGE),
         (make_body(Payload="[]"), RefusalCode.INVALID_MESSAGE),
         (make_body(MessageId="../x"), RefusalCode.INVALID_MESSAGE),
         (make_body(payload=make_payload(PartialName=None)), RefusalCode.INVALID_MESSAGE),
         (make_body(payload=make_payload(PartialName="x/y")), RefusalCode.INVALID_MESSAGE),
-        (make_body(Padding="x" * 300_000), RefusalCode.INVALID_MESSAGE),
+        (make_body(Padding="x" * 300_000), RefusalCode.TOO_LARGE),
     ],
 )
 def test_a_wrong_message_is_refused_with_its_code(body: str, code: RefusalCode):

@@ -105,10 +105,11 @@ SUCCEEDED = Prompt(
 def test_inputs_are_uploaded_and_the_graph_uses_the_names_they_got():
     world = admitted("photo-make-up-lips-thumbnails")
     world.media.inputs = {
-        (BUCKET, "photos/face.png"): b"face",
-        (BUCKET, "photos/lips.png"): b"lips",
+        (BUCKET, "photos/face.png"): (face := make_image(color=(200, 0, 0))),
+        (BUCKET, "photos/lips.png"): (lips := make_image(color=(0, 0, 200))),
     }
-    world.comfyui.upload = lambda name, content: f"renamed {content.content.read().decode()}"
+    names = {face: "renamed face", lips: "renamed lips"}
+    world.comfyui.upload = lambda name, content: names[content.content.read()]
     job = world.submit()
     graph = world.comfyui.graphs[job.prompt_id]
     assert graph["1"]["inputs"]["image"] == "renamed face"
@@ -151,7 +152,7 @@ def test_a_repeat_after_a_crash_before_the_post_posts_it():
 
 def test_a_missing_input_fails_the_job_before_anything_is_posted():
     world = admitted("photo-make-up-lips-thumbnails")
-    with pytest.raises(InputNotFoundError, match="photos/face.png"):
+    with pytest.raises(InputNotFoundError, match="input image does not exist"):
         world.submit()
     assert world.comfyui.graphs == {}
 

@@ -7,6 +7,7 @@ from datetime import datetime
 from typing import BinaryIO, Protocol
 
 from ml_service.domain.fleets import Group, GroupMember, Instance
+from ml_service.domain.inputs import MediaSource
 from ml_service.domain.jobs import Job
 from ml_service.domain.manifests import Conversion
 from ml_service.domain.prompts import Progress, Prompt
@@ -249,8 +250,8 @@ class ComfyUIConnector(Protocol):
 class MediaStore(Protocol):
     """The S3 objects that jobs read and write."""
 
-    def open_input(self, bucket: str, key: str) -> AbstractContextManager[MediaStream]:
-        """Stream an input. Raises InputNotFoundError, InputForbiddenError, InputTooLargeError."""
+    def open_input(self, source: MediaSource) -> AbstractContextManager[MediaStream]:
+        """Stream an input. Raises InputNotFoundError, InputForbiddenError."""
 
     def put_result(self, key: str, content: BinaryIO, *, content_type: str) -> None:
         """Store a result; raises OutputTooLargeError."""

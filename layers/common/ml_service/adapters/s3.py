@@ -10,20 +10,31 @@ from botocore.exceptions import ClientError
 from ml_service.domain.errors import (
     InputForbiddenError,
     InputNotFoundError,
-    InputTooLargeError,
     OutputTooLargeError,
-    UnsupportedMediaError,
 )
+from ml_service.domain.inputs import MediaSource
 from ml_service.ports import MediaStream
 
 if TYPE_CHECKING:
     from types_boto3_s3 import S3Client
 
-MAX_INPUT_BYTES = 500 * 1024 * 1024
 MAX_OUTPUT_BYTES = 2 * 1024 * 1024 * 1024
 _PART_BYTES = 5 * 1024 * 1024  # the least that S3 takes
 _TRANSFER = TransferConfig(
     multipart_threshold=_PART_BYTES, multipart_chunksize=_PART_BYTES, max_concurrency=2
+)
+_ABSENT = frozenset({"NoSuchBucket", "NoSuchKey"})
+# Rights, an archived object, or a key of KMS that is off or gone; S3 calls a lack of rights on the
+# key AccessDenied too. KMS.ThrottlingException is not among them: that passes.
+_FORBIDDEN = frozenset(
+    {
+        "AccessDenied",
+        "AllAccessDisabled",
+        "InvalidObjectState",
+        "KMS.DisabledException",
+        "KMS.KMSInvalidStateException",
+        "KMS.NotFoundException",
+    }
 )
 # Ten parts of a stream would wait in memory; two let a file of 2 GiB pass through 32 MiB.
 _TRANSFER.max_in_memory_upload_chunks = 2
@@ -37,25 +48,23 @@ class S3MediaStore:
         self._result_bucket = result_bucket
 
     @contextmanager
-    def open_input(self, bucket: str, key: str) -> Iterator[MediaStream]:
-        """Stream an input object of 1 byte to 500 MiB."""
+    def open_input(self, source: MediaSource) -> Iterator[MediaStream]:
+        """Stream an input object; its size is known before its first byte is read.
+
+        Errors name the input and not its key: Lambda logs them.
+        """
         try:
-            answer = self._client.get_object(Bucket=bucket, Key=key)
+            answer = self._client.get_object(Bucket=source.bucket, Key=source.key)
         except ClientError as error:
             # Without s3:ListBucket an absent object would be forbidden, too; it is granted.
             code = error.response["Error"]["Code"]
-            if code in ("NoSuchKey", "NoSuchBucket", "404"):
-                raise InputNotFoundError(f"The input {key} does not exist.") from None
-            if code in ("AccessDenied", "403", "InvalidObjectState", "KMS.DisabledException"):
-                raise InputForbiddenError(f"The input {key} may not be read.") from None
+            if code in _ABSENT:
+                raise InputNotFoundError(f"The input {source.input} does not exist.") from None
+            if code in _FORBIDDEN:
+                raise InputForbiddenError(f"The input {source.input} may not be read.") from None
             raise
-        size = answer["ContentLength"]
         with closing(answer["Body"]) as body:
-            if size > MAX_INPUT_BYTES:
-                raise InputTooLargeError(f"The input {key} is larger than {MAX_INPUT_BYTES} bytes.")
-            if size == 0:
-                raise UnsupportedMediaError(f"The input {key} is empty.")
-            yield MediaStream(cast(BinaryIO, body), size)
+            yield MediaStream(cast(BinaryIO, body), answer["ContentLength"])
 
     def put_result(self, key: str, content: BinaryIO, *, content_type: str) -> None:
         """Store a result of up to 2 GiB, in parts if it is large; nothing is left of a failure."""

@@ -10,6 +10,7 @@ from pydantic import BaseModel, ConfigDict
 from ml_service.domain.errors import RefusalCode, RefusedMessageError
 from ml_service.domain.input_values import Value, is_encodable, read_value, refuse_value
 from ml_service.domain.manifests import (
+    MAX_PIXELS,
     MAX_SEED,
     SEED,
     Input,
@@ -20,6 +21,11 @@ from ml_service.domain.manifests import (
 )
 
 _MAX_KEY_BYTES = 1024
+_MAX_NAME_BYTES = 255
+"""What a file system takes. ComfyUI answers a longer name with a server error, which would look
+like a fault of the instance."""
+_OUTPUT_ENDING_BYTES = 40
+"""Room for what a graph and ComfyUI append to the output prefix, as _608x1080_00001_.png."""
 _MAX_GROUP_ID = 2**63 - 1
 _UNSAFE_KEY = re.compile(r"[\x00-\x1f\x7f\\?]")
 
@@ -34,6 +40,7 @@ class MediaSource(BaseModel):
     key: str
     upload_name: str
     max_bytes: int | None = None
+    max_pixels: int = MAX_PIXELS
 
 
 class JobInputs(BaseModel):
@@ -129,12 +136,17 @@ def _resolve(
                     key=key,
                     upload_name=upload_name,
                     max_bytes=media.max_bytes,
+                    max_pixels=media.max_pixels,
                 )
             )
         elif _is_required(media, values):
             raise refuse_value(sent[name].label, "must be the S3 key of an input file")
         else:
             values[name] = media.absent_name or ""
+    lengths = [len(source.upload_name.encode()) for source in sources]
+    lengths.append(len(output_prefix.encode()) + _OUTPUT_ENDING_BYTES)
+    if workflow.main_input and max(lengths) > _MAX_NAME_BYTES:
+        raise refuse_value(sent[workflow.main_input].label, "has a file name that is too long")
     return JobInputs(
         output_prefix=output_prefix,
         media=tuple(sources),
@@ -209,11 +221,13 @@ def _read_key(sent: _Sent, declared: MediaInput) -> str | None:
     value, label = sent.value, sent.label
     if value is None or (isinstance(value, str) and not value.strip()):
         return None
-    if not isinstance(value, str) or not _is_usable_key(value):
-        raise refuse_value(label, "is not an S3 key that can be used")
     extensions = declared.extensions
+    if not isinstance(value, str):
+        raise refuse_value(label, "is not an S3 key that can be used")
     if declared.default_file is not None and _extension(value) not in extensions:
         value = f"{value.rstrip('/')}/{declared.default_file}"
+    if not _is_usable_key(value):
+        raise refuse_value(label, "is not an S3 key that can be used")
     if _extension(value) not in extensions:
         raise RefusedMessageError(
             RefusalCode.UNSUPPORTED_MEDIA,

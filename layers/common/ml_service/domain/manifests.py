@@ -2,7 +2,7 @@
 
 from collections.abc import Iterable, Mapping
 from enum import StrEnum
-from typing import Annotated, Literal, Self, TypeAlias
+from typing import Annotated, Literal, Self, TypeAlias, get_args
 
 from pydantic import BaseModel, ConfigDict, Field, model_validator
 
@@ -12,8 +12,11 @@ COMPUTED_INPUTS = frozenset({OUTPUT_PREFIX, SEED})
 """Inputs that every workflow has without declaring them."""
 MAIN_UPLOAD_NAME = "{prefix}.{extension}"
 """The name of the input after which the others and the outputs are named."""
-EXTENSIONS = frozenset({"jpg", "jpeg", "png", "webp", "mp4", "mp3"})
-"""Extensions of input files, in any case; whether a node can read the file, the node will say."""
+Extension: TypeAlias = Literal["jpeg", "jpg", "mp3", "mp4", "png", "webp"]
+EXTENSIONS: frozenset[Extension] = frozenset(get_args(Extension))
+"""Extensions of input files, in any case."""
+MAX_PIXELS = 100_000_000
+"""Larger pictures are refused, unless a manifest says otherwise: decoded they fill gigabytes."""
 RANDOM_SEEDS = 2**31 - 1
 """Random seeds are less than this."""
 MAX_SEED = 2**64 - 1
@@ -80,10 +83,12 @@ class MediaInput(_Input):
     """What the graph gets if the message names no file; without it the file is required."""
     required_when: When | None = None
     """Makes a file with an absent_name required."""
-    extensions: frozenset[str] = EXTENSIONS
+    extensions: frozenset[Extension] = EXTENSIONS
     """The extensions that are accepted, in any case."""
     max_bytes: int | None = Field(default=None, gt=0)
     """The largest file that is accepted, below the service's own limit of 500 MB."""
+    max_pixels: int = Field(default=MAX_PIXELS, gt=0)
+    """The most pixels that a picture may have, as its header tells them."""
 
     @property
     def is_main(self) -> bool:

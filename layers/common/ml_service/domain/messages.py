@@ -58,7 +58,7 @@ def parse_message(body: str, *, sqs_message_id: str) -> Message | NativeMessage:
         raise RefusedMessageError(RefusalCode.UNKNOWN_SUBJECT, "The message has no Subject.")
     job_id = _read_id(envelope, "MessageId", sqs_message_id)
     payload_text = envelope.get("Payload")
-    if not isinstance(payload_text, str):
+    if not isinstance(payload_text, str) or not payload_text.strip():
         raise _invalid("Payload must be a string that holds a JSON object.")
     payload = _load_object(payload_text, "Payload")
     partial_name = payload.get("PartialName")
@@ -151,7 +151,9 @@ def _invalid(sentence: str) -> RefusedMessageError:
 
 def _load_object(text: str, what: str) -> dict[str, object]:
     if len(text.encode("utf-8", "surrogatepass")) > MAX_BODY_BYTES:
-        raise _invalid(f"{what} is larger than {MAX_BODY_BYTES} bytes.")
+        raise RefusedMessageError(
+            RefusalCode.TOO_LARGE, f"{what} is larger than {MAX_BODY_BYTES} bytes."
+        )
     try:
         value = json.loads(
             text,

@@ -2,13 +2,14 @@
 
 from dataclasses import dataclass
 
-from ml_service.domain.errors import InputTooLargeError, InstanceError
+from ml_service.domain.errors import InstanceError
 from ml_service.domain.jobs import Job, JobState
 from ml_service.domain.manifests import OUTPUT_PREFIX, SEED
 from ml_service.domain.prompts import PromptState, make_prompt_id
 from ml_service.domain.rendering import render_prompt
 from ml_service.domain.workflows import WorkflowCatalog
 from ml_service.ports import Clock, ComfyUI, ComfyUIConnector, FleetStore, JobStore, MediaStore
+from ml_service.services.check_input import check_input
 from ml_service.services.record_reading import record_reading
 
 CANCEL_SECONDS = 20.0
@@ -66,11 +67,8 @@ class SubmitPrompt:
             raise ValueError(f"job {job.job_id} has no inputs: it was refused, not queued")
         values = {**job.inputs.values, OUTPUT_PREFIX: job.inputs.output_prefix, SEED: job.seed}
         for source in job.inputs.media:
-            with self.media.open_input(source.bucket, source.key) as content:
-                if source.max_bytes is not None and content.size > source.max_bytes:
-                    raise InputTooLargeError(
-                        f"The input {source.key} is larger than {source.max_bytes} bytes."
-                    )
-                values[source.input] = comfyui.upload(source.upload_name, content)
+            with self.media.open_input(source) as stream:
+                checked = check_input(source, stream)
+                values[source.input] = comfyui.upload(source.upload_name, checked)
         workflow = self.catalog.workflow(job.workflow)
         return render_prompt(workflow, self.catalog.graph(job.workflow), values)
