@@ -8,6 +8,7 @@ from datetime import UTC, datetime, timedelta
 from typing import BinaryIO
 
 from ml_service.domain.errors import (
+    HandOffFailedError,
     InputNotFoundError,
     InstanceSilentError,
     InstanceUnreachableError,
@@ -333,6 +334,8 @@ class InMemoryConnector:
 class InMemoryMediaStore:
     inputs: dict[tuple[str, str], bytes] = field(default_factory=dict)
     results: dict[str, tuple[bytes, str]] = field(default_factory=dict)
+    copies: dict[tuple[str, str], bytes] = field(default_factory=dict)
+    forbidden_buckets: set[str] = field(default_factory=set)
 
     @contextmanager
     def open_input(self, source: MediaSource) -> Iterator[MediaStream]:
@@ -343,6 +346,22 @@ class InMemoryMediaStore:
 
     def put_result(self, key: str, content: BinaryIO, *, content_type: str) -> None:
         self.results[key] = (content.read(), content_type)
+
+    def copy_result(self, key: str, *, to_bucket: str, to_key: str) -> None:
+        if key not in self.results or to_bucket in self.forbidden_buckets:
+            raise HandOffFailedError("AccessDenied")
+        self.copies[to_bucket, to_key] = self.results[key][0]
+
+
+@dataclass
+class InMemoryConversionQueues:
+    sent: list[tuple[str, str]] = field(default_factory=list)
+    closed: set[str] = field(default_factory=set)
+
+    def send(self, queue_arn: str, messages: Sequence[str]) -> None:
+        if queue_arn in self.closed:
+            raise HandOffFailedError("NonExistentQueue")
+        self.sent += [(queue_arn, message) for message in messages]
 
 
 @dataclass

@@ -7,6 +7,7 @@ from typing import Any
 
 from ml_service.adapters.workflow_files import load_catalog
 from ml_service.domain.fleets import Fleet, Instance
+from ml_service.domain.hand_offs import HandOff, read_hand_off
 from ml_service.domain.inputs import resolve_inputs
 from ml_service.domain.jobs import Job, JobState, make_fingerprint
 from tests.fakes import NOON
@@ -15,6 +16,7 @@ PROJECT = Path(__file__).parent.parent
 CATALOG = load_catalog(PROJECT / "workflows")
 BUCKET = "inputs"
 PARTIAL_NAME = "0e8a3f0a-6f5c-4c1b-9e57-1d2f6a1c9b11"
+QUEUE_ARN = "arn:aws:sqs:us-east-1:123456789012:convert"
 JOB_ID = "5b0a5f7e-7a86-4c58-8a8e-6d3a4f2e1c00"
 
 FLEETS = {
@@ -110,6 +112,34 @@ def make_job(
             **changes,
         }
     )
+
+
+def make_convert_info(**changes: Any) -> dict[str, Any]:
+    """A MediaConvertInfo whose bucket and queue are allowed."""
+    info = {
+        "VideoId": 9,
+        "MediaConvertJobSqsQueue": "https://sqs.us-east-1.amazonaws.com/123456789012/convert",
+        "DestinationBucketPath": "videos/7/9",
+        "MediaConvertJobRoleArn": "arn:aws:iam::123456789012:role/convert",
+        "MediaConvertVideoJobTemplateName": "video",
+        "MediaConvertVideoThumbnailJobTemplateName": "thumbnail",
+        "MediaConvertQueue": "queue",
+        "HasLandscapeOrientation": False,
+        **changes,
+    }
+    return {name: value for name, value in info.items() if value is not None}
+
+
+def make_hand_off(**changes: Any) -> HandOff:
+    """What dispatch makes of it."""
+    hand_off = read_hand_off(
+        make_convert_info(**changes),
+        label="MediaConvertInfo",
+        buckets={"videos"},
+        queue_arns={QUEUE_ARN},
+    )
+    assert hand_off is not None
+    return hand_off
 
 
 def make_instance(

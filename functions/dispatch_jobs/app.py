@@ -29,6 +29,9 @@ def handler(event: dict[str, Any], context: LambdaContext) -> dict[str, Any]:
         keys = {"job_id": outcome.job_id, "fleet": outcome.fleet, "code": outcome.code}
         logger.info(f"message {outcome.status.lower()}", extra=keys, exc_info=outcome.error)
         metrics.add_metric(f"Messages{outcome.status.title()}", MetricUnit.Count, 1)
+        if outcome.hand_off_refused:
+            logger.warning("hand-off refused", extra=keys)
+            metrics.add_metric("HandOffsRefused", MetricUnit.Count, 1)
     for fleet, error in report.lost_kicks.items():
         logger.warning("admission not told", extra={"fleet": fleet}, exc_info=error)
     return {

@@ -8,6 +8,7 @@ from aws_lambda_powertools.metrics import MetricUnit
 from aws_lambda_powertools.utilities.typing import LambdaContext
 
 from ml_service.bootstrap import make_clock, make_finish_job
+from ml_service.domain.hand_offs import HandOffState
 from ml_service.services.finish_job import StepError
 
 logger = Logger()
@@ -32,6 +33,9 @@ def handler(event: dict[str, Any], context: LambdaContext) -> dict[str, Any]:
         },
     )
     metrics.add_metric(f"Jobs{job.state.title()}", MetricUnit.Count, 1)
+    if job.hand_off is not None and job.hand_off.state is HandOffState.FAILED:
+        logger.warning("hand-off failed", extra={"job_id": job_id, "fleet": job.fleet})
+        metrics.add_metric("HandOffsFailed", MetricUnit.Count, 1)
     return {"status": job.state}
 
 

@@ -1,5 +1,6 @@
-"""What MediaStore promises of inputs, on both its forms, and S3's refusals by their codes."""
+"""What MediaStore and ConversionQueues promise, and the refusals of S3 and SQS by their codes."""
 
+import io
 from collections.abc import Callable, Iterator
 
 import boto3
@@ -10,7 +11,12 @@ from moto import mock_aws
 
 from local.sample_media import make_image
 from ml_service.adapters.s3 import S3MediaStore
-from ml_service.domain.errors import InputForbiddenError, InputNotFoundError
+from ml_service.adapters.sqs import SqsConversionQueues
+from ml_service.domain.errors import (
+    HandOffFailedError,
+    InputForbiddenError,
+    InputNotFoundError,
+)
 from ml_service.domain.inputs import MediaSource
 from ml_service.ports import MediaStore
 from ml_service.services.check_input import check_input
@@ -106,3 +112,79 @@ def test_an_object_without_rights_or_without_its_key_is_forbidden(credentials, c
 def test_what_may_pass_is_left_to_a_retry(credentials, code, status):
     with pytest.raises(ClientError):
         open_refused(code, status)
+
+
+def copy(store: S3MediaStore) -> None:
+    store.copy_result("comfyui-results/a.mp4", to_bucket="videos", to_key="7/video.mp4")
+
+
+@pytest.fixture
+def aws(credentials: None) -> Iterator[None]:
+    with mock_aws():
+        yield
+
+
+def test_a_result_is_copied_with_its_type(aws):
+    client = boto3.client("s3")
+    for bucket in ("results", "videos"):
+        client.create_bucket(Bucket=bucket)
+    store = S3MediaStore(client, result_bucket="results")
+    store.put_result("comfyui-results/a.mp4", io.BytesIO(b"video"), content_type="video/mp4")
+    copy(store)
+    copied = client.get_object(Bucket="videos", Key="7/video.mp4")
+    assert (copied["Body"].read(), copied["ContentType"]) == (b"video", "video/mp4")
+
+
+def test_a_copy_into_a_bucket_that_is_not_there_has_failed_for_good(aws):
+    client = boto3.client("s3")
+    client.create_bucket(Bucket="results")
+    with pytest.raises(HandOffFailedError):
+        copy(S3MediaStore(client, result_bucket="results"))
+
+
+@pytest.mark.parametrize(
+    ("code", "status", "error"),
+    [("AccessDenied", 403, HandOffFailedError), ("SlowDown", 503, ClientError)],
+)
+def test_a_copy_that_is_refused_fails_and_one_that_is_slowed_down_is_retried(
+    credentials, code, status, error
+):
+    client = boto3.client("s3")
+    with Stubber(client) as stubber:
+        stubber.add_client_error("copy_object", code, http_status_code=status)
+        with pytest.raises(error):
+            copy(S3MediaStore(client, result_bucket="results"))
+
+
+def test_messages_go_to_the_queue_of_the_arn(aws):
+    client = boto3.client("sqs")
+    queue_url = client.create_queue(QueueName="convert")["QueueUrl"]
+    attributes = client.get_queue_attributes(QueueUrl=queue_url, AttributeNames=["QueueArn"])
+    arn = attributes["Attributes"]["QueueArn"]
+    SqsConversionQueues(client).send(arn, ["one", "two"])
+    received = client.receive_message(QueueUrl=queue_url, MaxNumberOfMessages=10)["Messages"]
+    assert sorted(message["Body"] for message in received) == ["one", "two"]
+
+
+def test_a_queue_that_is_not_there_has_failed_for_good(aws):
+    queues = SqsConversionQueues(boto3.client("sqs"))
+    with pytest.raises(HandOffFailedError):
+        queues.send("arn:aws:sqs:us-east-1:123456789012:convert", ["one"])
+
+
+@pytest.mark.parametrize(
+    ("code", "status", "error"),
+    [
+        ("AccessDenied", 403, HandOffFailedError),
+        ("KmsAccessDenied", 400, HandOffFailedError),
+        ("RequestThrottled", 403, ClientError),
+    ],
+)
+def test_a_queue_that_refuses_has_failed_and_one_that_throttles_is_retried(
+    credentials, code, status, error
+):
+    client = boto3.client("sqs")
+    with Stubber(client) as stubber:
+        stubber.add_client_error("get_queue_url", code, http_status_code=status)
+        with pytest.raises(error):
+            SqsConversionQueues(client).send("arn:aws:sqs:us-east-1:123456789012:convert", ["one"])

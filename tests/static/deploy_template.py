@@ -11,6 +11,7 @@ import pytest
 from moto import mock_aws
 
 REGION = "us-east-1"
+CONVERSION_QUEUES = [f"arn:aws:sqs:{REGION}:210987654321:convert-{name}" for name in ("a", "b")]
 ACCOUNT = "123456789012"  # moto's own
 
 # moto has no such resources; none of them has a name or a variable that a test here reads.
@@ -52,6 +53,8 @@ def deploy_template(transformed: Mapping[str, Any], stage: str) -> Deployment:
         "VpcId": "vpc-0",
         "PrivateSubnetIds": "subnet-0",
         "InputBuckets": "inputs-one,inputs-two",
+        "MediaConvertBuckets": "videos-one,videos-two",
+        "MediaConvertQueueArns": ",".join(CONVERSION_QUEUES),
     }
     with pytest.MonkeyPatch.context() as environment:
         environment.setenv("AWS_ACCESS_KEY_ID", "none")

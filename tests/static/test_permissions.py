@@ -8,7 +8,7 @@ from typing import Any
 
 import pytest
 
-from tests.static.deploy_template import Deployment
+from tests.static.deploy_template import CONVERSION_QUEUES, Deployment
 
 _GROUP = (
     "arn:${AWS::Partition}:autoscaling:${AWS::Region}:${AWS::AccountId}"
@@ -24,6 +24,9 @@ _STARS = {
     ("CollectOutputsRole", "${ResultBucket.Arn}/comfyui-results/*"): "all files of the contract",
     ("SubmitPromptRole", "arn:aws:s3:::${Names}/*"): "all objects of an allowed bucket",
     ("SubmitPromptRole", "/*,arn:aws:s3:::"): "the same, between two buckets",
+    ("HandOffPolicy", "${ResultBucket.Arn}/comfyui-results/*"): "any result may be a video to copy",
+    ("HandOffPolicy", "arn:aws:s3:::${Names}/*video.mp4"): "the message says the folder",
+    ("HandOffPolicy", "/*video.mp4,arn:aws:s3:::"): "the same, between two buckets",
     ("ChangeDesiredCapacityPolicy", _GROUP + "${LipSyncGroupName}"): "the id AWS gives a group",
     ("ChangeDesiredCapacityPolicy", _GROUP + "${PulidGroupName}"): "the id AWS gives a group",
     ("ChangeDesiredCapacityPolicy", _GROUP + "${MakeupGroupName}"): "the id AWS gives a group",
@@ -65,6 +68,7 @@ _CALLS = {
     "s3:PutObject": "upload_fileobj",
     "sns:Publish": "publish",
     "sqs:DeleteMessage": "delete_message",
+    "sqs:GetQueueUrl": "get_queue_url",
     "sqs:ReceiveMessage": "receive_message",
     "sqs:SendMessage": "send_message",
     "states:StartExecution": "start_execution",
@@ -200,6 +204,29 @@ def test_inputs_are_read_from_the_allowed_buckets_only(deployment: Deployment, b
     assert f"arn:aws:s3:::{bucket}/*" in by_action["s3:GetObject"]
     assert f"arn:aws:s3:::{bucket}" in by_action["s3:ListBucket"]
     assert len(by_action["s3:GetObject"]) == len(by_action["s3:ListBucket"]) == 2
+
+
+@pytest.mark.parametrize("role", ["FinishJobRole", "SweepJobsRole"])
+def test_videos_are_handed_on_to_the_allowed_buckets_and_queues_only(
+    deployment: Deployment, role: str
+) -> None:
+    """And whatever the key's folder, the file is called video.mp4."""
+    allowed = {
+        action: statement["Resource"]
+        for statement in deployment.statements[role]
+        for action in _as_list(statement["Action"])
+    }
+
+    assert allowed["s3:PutObject"] == [
+        "arn:aws:s3:::videos-one/*video.mp4",
+        "arn:aws:s3:::videos-two/*video.mp4",
+    ]
+    assert allowed["sqs:SendMessage"] == allowed["sqs:GetQueueUrl"] == CONVERSION_QUEUES
+
+
+def test_without_both_lists_nobody_may_hand_anything_on(resources: Mapping[str, Any]) -> None:
+    """An empty list would make a statement without a resource, which CloudFormation refuses."""
+    assert resources["HandOffPolicy"]["Condition"] == "HandsVideosOff"
 
 
 def test_rules_may_invoke_exactly_their_targets(resources: Mapping[str, Any]) -> None:

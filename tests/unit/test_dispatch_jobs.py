@@ -13,7 +13,16 @@ from tests.fakes import (
     InMemoryRefusedMessages,
     InMemoryReplyTopic,
 )
-from tests.makers import BUCKET, CATALOG, FLEETS, JOB_ID, PARTIAL_NAME, make_body, make_payload
+from tests.makers import (
+    BUCKET,
+    CATALOG,
+    FLEETS,
+    JOB_ID,
+    PARTIAL_NAME,
+    QUEUE_ARN,
+    make_body,
+    make_payload,
+)
 
 
 @dataclass
@@ -35,6 +44,8 @@ class World:
             topic=self.topic,
             admission=self.admission,
             input_buckets=frozenset({BUCKET}),
+            hand_off_buckets=frozenset({"videos"}),
+            hand_off_queue_arns=frozenset({QUEUE_ARN}),
         )
         messages = [QueuedMessage(f"sqs-{i}", body) for i, body in enumerate(bodies)]
         return service.dispatch(messages, now=NOON, new_seed=lambda: 7)

@@ -6,11 +6,14 @@ from ml_service.domain.errors import JOB_ERRORS
 from ml_service.domain.jobs import Job, JobState
 from ml_service.domain.results import OutputFile
 from ml_service.services.finish_job import FinishJob, StepError, explain_error
+from ml_service.services.hand_off_video import HandOffVideo
 from tests.fakes import (
     NOON,
     InMemoryAdmission,
+    InMemoryConversionQueues,
     InMemoryFleetStore,
     InMemoryJobStore,
+    InMemoryMediaStore,
     InMemoryPromptCanceller,
     InMemoryReplyTopic,
 )
@@ -26,6 +29,8 @@ class World:
         self.topic = InMemoryReplyTopic()
         self.admission = InMemoryAdmission()
         self.canceller = InMemoryPromptCanceller()
+        self.media = InMemoryMediaStore()
+        self.queues = InMemoryConversionQueues()
 
     def finish(self, error: StepError | None = None) -> Job:
         return FinishJob(
@@ -35,6 +40,7 @@ class World:
             self.topic,
             self.admission,
             self.canceller,
+            HandOffVideo(self.jobs, self.media, self.queues),
             "results",
         ).finish(JOB_ID, run=1, error=error, now=NOON)
 

@@ -4,18 +4,30 @@ from datetime import timedelta
 import pytest
 
 from ml_service.domain.jobs import Job, JobState
+from ml_service.domain.results import OutputFile
 from ml_service.services.finish_job import FinishJob
+from ml_service.services.hand_off_video import HandOffVideo
 from ml_service.services.sweep_jobs import SweepAction, SweepJobs, SweepReport
 from tests.fakes import (
     NOON,
     InMemoryAdmission,
+    InMemoryConversionQueues,
     InMemoryFleetStore,
     InMemoryJobRunner,
     InMemoryJobStore,
+    InMemoryMediaStore,
     InMemoryPromptCanceller,
     InMemoryReplyTopic,
 )
-from tests.makers import CATALOG, FLEETS, JOB_ID, make_instance, make_job
+from tests.makers import (
+    CATALOG,
+    FLEETS,
+    JOB_ID,
+    QUEUE_ARN,
+    make_hand_off,
+    make_instance,
+    make_job,
+)
 
 FLEET = "pulid"
 SECOND = timedelta(seconds=1)
@@ -29,10 +41,19 @@ class World:
     topic: InMemoryReplyTopic = field(default_factory=InMemoryReplyTopic)
     admission: InMemoryAdmission = field(default_factory=InMemoryAdmission)
     canceller: InMemoryPromptCanceller = field(default_factory=InMemoryPromptCanceller)
+    media: InMemoryMediaStore = field(default_factory=InMemoryMediaStore)
+    queues: InMemoryConversionQueues = field(default_factory=InMemoryConversionQueues)
 
     def sweep(self, after: timedelta) -> SweepReport:
         finish = FinishJob(
-            CATALOG, self.jobs, self.store, self.topic, self.admission, self.canceller, "results"
+            CATALOG,
+            self.jobs,
+            self.store,
+            self.topic,
+            self.admission,
+            self.canceller,
+            HandOffVideo(self.jobs, self.media, self.queues),
+            "results",
         )
         service = SweepJobs(FLEETS, self.jobs, self.store, self.runner, finish, self.canceller)
         return service.sweep(NOON + after)
@@ -46,6 +67,12 @@ def admitted(job: Job | None = None) -> Job:
 
 def submitted() -> Job:
     return admitted().submit(prompt_id="p", at=NOON)
+
+
+def submitted_video() -> Job:
+    job = admitted(make_job("latent-sync", hand_off=make_hand_off()))
+    job = job.submit(prompt_id="p", at=NOON)
+    return job.list_outputs((OutputFile(filename="a.mp4"),))
 
 
 def closed() -> Job:
@@ -67,6 +94,23 @@ def test_each_state_is_left_alone_until_its_due_time(job, grace, action):
     world = World(InMemoryJobStore(job))
     assert world.sweep(grace - SECOND).counts == {}
     assert world.sweep(grace).counts == {action: 1}
+
+
+@pytest.mark.parametrize(
+    ("closed_queues", "action"),
+    [(set(), SweepAction.HANDED_OFF), ({QUEUE_ARN}, SweepAction.HAND_OFF_FAILED)],
+)
+def test_a_video_that_was_not_handed_on_is(closed_queues: set[str], action: SweepAction):
+    job = submitted_video().collect(("comfyui-results/a.mp4",))
+    job = job.close(JobState.SUCCEEDED, reply="r", at=NOON).mark_published(NOON)
+    world = World(InMemoryJobStore(job))
+    world.media.results["comfyui-results/a.mp4"] = (b"video", "video/mp4")
+    world.queues.closed = closed_queues
+    assert world.sweep(timedelta(minutes=2) - SECOND).counts == {}
+    assert world.sweep(timedelta(minutes=2)).counts == {action: 1}
+    assert world.sweep(timedelta(minutes=9)).counts == {}
+    assert world.media.copies == {("videos", "7/9/video.mp4"): b"video"}
+    assert world.topic.replies == []
 
 
 def test_a_job_that_waited_for_too_long_is_answered():

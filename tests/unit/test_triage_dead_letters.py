@@ -14,12 +14,14 @@ from ml_service.ports import DeadLetter, QueuedMessage
 from ml_service.services.admit_jobs import AdmissionStatus, AdmitJobs, find_job_id
 from ml_service.services.dispatch_jobs import JOB_ID_ATTRIBUTE, DispatchJobs, DispatchStatus
 from ml_service.services.finish_job import FinishJob, StepError
+from ml_service.services.hand_off_video import HandOffVideo
 from ml_service.services.refresh_registry import RefreshRegistry
 from ml_service.services.triage_dead_letters import DropStatus, RedriveStatus, TriageDeadLetters
 from tests.fakes import (
     NOON,
     FakeClock,
     InMemoryAdmission,
+    InMemoryConversionQueues,
     InMemoryFleetStore,
     InMemoryInstancePool,
     InMemoryInstanceProbe,
@@ -27,6 +29,7 @@ from tests.fakes import (
     InMemoryJobRunner,
     InMemoryJobStopper,
     InMemoryJobStore,
+    InMemoryMediaStore,
     InMemoryPromptCanceller,
     InMemoryRefusedMessages,
     InMemoryReplyTopic,
@@ -125,6 +128,7 @@ class World:
             self.topic,
             InMemoryAdmission(),
             InMemoryPromptCanceller(),
+            HandOffVideo(self.jobs, InMemoryMediaStore(), InMemoryConversionQueues()),
             "results",
         ).finish(JOB_ID, run=run, error=error, now=self.clock.now())
 
@@ -137,6 +141,8 @@ class World:
             topic=self.topic,
             admission=InMemoryAdmission(),
             input_buckets=frozenset({BUCKET}),
+            hand_off_buckets=frozenset(),
+            hand_off_queue_arns=frozenset(),
         )
         # On another queue a message has another SQS id.
         messages = [

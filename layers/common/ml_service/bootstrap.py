@@ -15,7 +15,7 @@ from ml_service.adapters.lambda_functions import (
 )
 from ml_service.adapters.s3 import S3MediaStore
 from ml_service.adapters.sns import SnsReplyTopic
-from ml_service.adapters.sqs import SqsJobQueue, SqsRefusedMessages
+from ml_service.adapters.sqs import SqsConversionQueues, SqsJobQueue, SqsRefusedMessages
 from ml_service.adapters.stepfunctions import StepFunctionsJobRunner
 from ml_service.adapters.workflow_files import load_catalog
 from ml_service.domain.workflows import WorkflowCatalog
@@ -26,6 +26,7 @@ from ml_service.services.choose_instance import ChooseInstance
 from ml_service.services.collect_outputs import CollectOutputs
 from ml_service.services.dispatch_jobs import DispatchJobs
 from ml_service.services.finish_job import FinishJob
+from ml_service.services.hand_off_video import HandOffVideo
 from ml_service.services.observe_instances import ObserveInstances
 from ml_service.services.refresh_registry import RefreshRegistry
 from ml_service.services.scale_fleets import ScaleFleets
@@ -71,6 +72,8 @@ def make_dispatch_jobs() -> DispatchJobs:
         topic=SnsReplyTopic(_aws.sns, settings.reply_topic_arn),
         admission=_make_admission(settings.admit_jobs_function_name),
         input_buckets=settings.input_buckets,
+        hand_off_buckets=settings.media_convert_buckets,
+        hand_off_queue_arns=settings.media_convert_queue_arns,
     )
 
 
@@ -218,13 +221,19 @@ def _make_admission(function_name: str) -> LambdaAdmission:
 
 
 def _make_finish_job(settings: FinishJobSettings) -> FinishJob:
+    jobs = _make_job_store(settings.job_table_name)
     return FinishJob(
         catalog=_load_catalog(settings.workflows_dir),
-        jobs=_make_job_store(settings.job_table_name),
+        jobs=jobs,
         store=_make_fleet_store(settings.fleet_table_name),
         topic=SnsReplyTopic(_aws.sns, settings.reply_topic_arn),
         admission=_make_admission(settings.admit_jobs_function_name),
         canceller=_make_canceller(settings.cancel_prompt_function_name),
+        hand_off=HandOffVideo(
+            jobs=jobs,
+            media=S3MediaStore(_aws.s3, result_bucket=settings.result_bucket_name),
+            queues=SqsConversionQueues(_aws.sqs),
+        ),
         result_bucket=settings.result_bucket_name,
     )
 

@@ -256,6 +256,16 @@ class MediaStore(Protocol):
     def put_result(self, key: str, content: BinaryIO, *, content_type: str) -> None:
         """Store a result; raises OutputTooLargeError."""
 
+    def copy_result(self, key: str, *, to_bucket: str, to_key: str) -> None:
+        """Copy a stored result into another bucket; raises HandOffFailedError."""
+
+
+class ConversionQueues(Protocol):
+    """The queues of those who convert finished videos further."""
+
+    def send(self, queue_arn: str, messages: Sequence[str]) -> None:
+        """Send messages, each at least once; raises HandOffFailedError."""
+
 
 class ImageConverter(Protocol):
     """Changes the format of pictures."""

@@ -10,6 +10,7 @@ from ml_service.domain.errors import MlServiceError
 from ml_service.domain.fleets import Fleet
 
 Stage = Literal["dev", "prod"]
+QueueArn = Annotated[str, Field(pattern=r"^arn:[^:]+:sqs:[^:]+:[^:]+:[^:]+$")]
 
 
 class SettingsError(MlServiceError):
@@ -51,6 +52,8 @@ class DispatchJobsSettings(Settings):
     workflows_dir: str
     reply_topic_arn: str
     input_buckets: Annotated[frozenset[str], BeforeValidator(_split)]
+    media_convert_buckets: Annotated[frozenset[str], BeforeValidator(_split)]
+    media_convert_queue_arns: Annotated[frozenset[QueueArn], BeforeValidator(_split)]
     input_dead_letter_queue_url: str
     admit_jobs_function_name: str
 

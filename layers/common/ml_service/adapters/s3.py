@@ -8,6 +8,7 @@ from boto3.s3.transfer import TransferConfig
 from botocore.exceptions import ClientError
 
 from ml_service.domain.errors import (
+    HandOffFailedError,
     InputForbiddenError,
     InputNotFoundError,
     OutputTooLargeError,
@@ -75,6 +76,21 @@ class S3MediaStore:
             ExtraArgs={"ContentType": content_type, "ACL": "bucket-owner-full-control"},
             Config=_TRANSFER,
         )
+
+    def copy_result(self, key: str, *, to_bucket: str, to_key: str) -> None:
+        """Copy a result within S3; one call does, since S3 takes up to 5 GB for it."""
+        try:
+            self._client.copy_object(
+                Bucket=to_bucket,
+                Key=to_key,
+                CopySource={"Bucket": self._result_bucket, "Key": key},
+                ACL="bucket-owner-full-control",
+            )
+        except ClientError as error:
+            code = error.response["Error"]["Code"]
+            if code in _ABSENT | _FORBIDDEN:
+                raise HandOffFailedError(f"The copy of a result met {code}.") from None
+            raise
 
 
 class _Limited:

@@ -4,6 +4,9 @@ from collections.abc import Sequence
 from datetime import UTC, datetime
 from typing import TYPE_CHECKING, Any
 
+from botocore.exceptions import ClientError
+
+from ml_service.domain.errors import HandOffFailedError
 from ml_service.ports import (
     REFUSAL_CODE_ATTRIBUTE,
     REFUSAL_REASON_ATTRIBUTE,
@@ -19,6 +22,19 @@ if TYPE_CHECKING:
 _BATCH_LIMIT = 10
 _BATCH_BYTES = 262_144
 """One message's largest body: a batch of several may not be larger in sum."""
+_CLOSED = frozenset(
+    {
+        "AccessDenied",
+        "AccessDeniedException",
+        "KmsAccessDenied",
+        "KmsDisabled",
+        "KmsInvalidState",
+        "KmsNotFound",
+        "NonExistentQueue",
+        "QueueDoesNotExist",
+    }
+)
+"""SQS's codes, in both spellings that it has, for a queue that takes nothing from us."""
 _WAIT_SECONDS = 1
 """A long poll asks all of SQS's servers; a short one may miss what was just sent."""
 _HOLD_SECONDS = 120
@@ -90,6 +106,29 @@ class SqsRefusedMessages:
                 REFUSAL_REASON_ATTRIBUTE: {"DataType": "String", "StringValue": sentence},
             },
         )
+
+
+class SqsConversionQueues:
+    """Queues by their ARNs, of this account or another, in this Region."""
+
+    def __init__(self, client: "SQSClient") -> None:
+        self._client = client
+
+    def send(self, queue_arn: str, messages: Sequence[str]) -> None:
+        """Send messages one by one; a queue that is gone or forbidden stays so."""
+        account, name = queue_arn.split(":")[4:6]
+        try:
+            # SQS says the URL: one that came in a message could lead anywhere.
+            queue_url = self._client.get_queue_url(QueueName=name, QueueOwnerAWSAccountId=account)[
+                "QueueUrl"
+            ]
+            for message in messages:
+                self._client.send_message(QueueUrl=queue_url, MessageBody=message)
+        except ClientError as error:
+            code = error.response["Error"]["Code"].rpartition(".")[2]
+            if code in _CLOSED:
+                raise HandOffFailedError(f"The queue of conversions met {code}.") from None
+            raise
 
 
 class SqsDeadLetterQueue:

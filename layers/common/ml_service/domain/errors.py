@@ -12,6 +12,7 @@
     │   ├── InstanceUnreachableError     transient: no connection, or an answer of status 500
     │   │   └── InstanceSilentError          connected, but no answer in time
     │   └── InstanceFaultyError          permanent: what answers there is no ComfyUI that we know
+    ├── HandOffFailedError           a bucket or queue takes nothing from us: it is left at that
     ├── ScalingRefusedError          Auto Scaling did not accept a desired capacity
     ├── JobNotFoundError             no record has this job id
     ├── JobChangedError              somebody else wrote the job record first: read it again
@@ -148,6 +149,10 @@ class InstanceSilentError(InstanceUnreachableError):
 
 class InstanceFaultyError(InstanceError):
     """When an instance answers as ComfyUI does not, so that asking again is of no use."""
+
+
+class HandOffFailedError(MlServiceError):
+    """When a bucket or a queue refuses a finished video for good."""
 
 
 class ScalingRefusedError(MlServiceError):

@@ -226,7 +226,7 @@ def _read_key(sent: _Sent, declared: MediaInput) -> str | None:
         raise refuse_value(label, "is not an S3 key that can be used")
     if declared.default_file is not None and _extension(value) not in extensions:
         value = f"{value.rstrip('/')}/{declared.default_file}"
-    if not _is_usable_key(value):
+    if not is_usable_key(value):
         raise refuse_value(label, "is not an S3 key that can be used")
     if _extension(value) not in extensions:
         raise RefusedMessageError(
@@ -236,7 +236,8 @@ def _read_key(sent: _Sent, declared: MediaInput) -> str | None:
     return value
 
 
-def _is_usable_key(key: str) -> bool:
+def is_usable_key(key: str) -> bool:
+    """Whether S3 and everything behind it takes the key, and it leads nowhere else."""
     return (
         len(key.encode("utf-8", "surrogatepass")) <= _MAX_KEY_BYTES
         and is_encodable(key)

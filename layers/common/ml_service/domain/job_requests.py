@@ -1,8 +1,9 @@
 """What a message asks for, whatever its form: a workflow, with inputs that fit its manifest."""
 
-from collections.abc import Container
+from collections.abc import Collection, Container
 from dataclasses import dataclass
 
+from ml_service.domain.hand_offs import HandOff, read_hand_off
 from ml_service.domain.inputs import JobInputs, resolve_inputs, resolve_native_inputs
 from ml_service.domain.jobs import Job, make_fingerprint
 from ml_service.domain.manifests import Workflow
@@ -23,10 +24,17 @@ class JobRequest:
     inputs: JobInputs
     fingerprint: str
     deadline_seconds: int
+    hand_off: HandOff | None = None
 
 
 def read_job_request(
-    body: str, *, sqs_message_id: str, catalog: WorkflowCatalog, input_buckets: Container[str]
+    body: str,
+    *,
+    sqs_message_id: str,
+    catalog: WorkflowCatalog,
+    input_buckets: Container[str],
+    hand_off_buckets: Container[str] = (),
+    hand_off_queue_arns: Collection[str] = (),
 ) -> JobRequest:
     """Read the body of a message on the input queue; raises RefusedMessageError."""
     message = parse_message(body, sqs_message_id=sqs_message_id)
@@ -63,6 +71,14 @@ def read_job_request(
         inputs=inputs,
         fingerprint=make_fingerprint(message.subject, message.payload),
         deadline_seconds=workflow.deadline_seconds,
+        hand_off=read_hand_off(
+            message.payload.get(member),
+            label=member,
+            buckets=hand_off_buckets,
+            queue_arns=hand_off_queue_arns,
+        )
+        if (member := workflow.outputs.hand_off_member)
+        else None,
     )
 
 

@@ -24,6 +24,7 @@ from ml_service.domain.errors import (
     JobClosedError,
     RedriveRefusedError,
 )
+from ml_service.domain.hand_offs import HandOff, HandOffState
 from ml_service.domain.inputs import JobInputs
 from ml_service.domain.manifests import Conversion
 from ml_service.domain.results import OutputFile
@@ -42,7 +43,7 @@ START_GRACE = timedelta(minutes=1)
 CLOSE_GRACE = timedelta(minutes=5)
 """Beyond its run deadline an execution that lives has closed its job itself."""
 PUBLISH_GRACE = timedelta(minutes=2)
-"""A closed job's reply is out by then, or the one who closed it has died."""
+"""A closed job's reply is out and its video handed on by then, or who closed it has died."""
 CANCEL_GRACE = timedelta(minutes=1)
 """A closed job's prompt is cancelled by then, or it is cancelled again."""
 
@@ -117,6 +118,8 @@ class Job(BaseModel):
     seed: int = 0
     conversion: Conversion | None = None
     """How its pictures are stored; None as the graph saves them."""
+    hand_off: HandOff | None = None
+    """What is to be done with its video once it has one."""
     run_seconds: int = 0
     expected_seconds: float = 0
 
@@ -169,9 +172,18 @@ class Job(BaseModel):
                 return _after(self.admitted_at, START_GRACE)
             case JobState.SUBMITTED:
                 return _after(self.run_deadline, CLOSE_GRACE)
-        if self.published_at is None:
+        if self.published_at is None or self.needs_hand_off:
             return _after(self.closed_at, PUBLISH_GRACE)
         return _after(self.closed_at, CANCEL_GRACE) if self.abandoned else None
+
+    @property
+    def needs_hand_off(self) -> bool:
+        """Whether the job has a video that was not handed on yet."""
+        return (
+            self.state is JobState.SUCCEEDED
+            and self.hand_off is not None
+            and self.hand_off.state is HandOffState.WAITING
+        )
 
     def admit(self, *, instance: str, instance_id: str, address: str, at: datetime) -> "Job":
         """The job has a slot and gets its run's execution."""
@@ -268,6 +280,13 @@ class Job(BaseModel):
         """The stored reply has gone out."""
         self._require(*_FINAL_STATES)
         return self._next(published_at=at)
+
+    def end_hand_off(self, state: HandOffState) -> "Job":
+        """The video was handed on, or will never be."""
+        self._require(JobState.SUCCEEDED)
+        if self.hand_off is None:
+            raise ValueError("there is no hand-off to end")
+        return self._next(hand_off=self.hand_off.model_copy(update={"state": state}))
 
     def redrive(self, at: datetime) -> "Job":
         """An operator lets the job run again from its start, or wait anew if it still waits.

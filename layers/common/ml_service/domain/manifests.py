@@ -241,6 +241,8 @@ class Outputs(_Frozen):
     """The roles that every result must have, each with the part of a file name that tells it.
     A single file is the main one by itself."""
     convert: Conversion | None = None
+    hand_off_member: str | None = None
+    """The payload member that says where a copy of the video goes to be converted further."""
 
     @property
     def role_patterns(self) -> Mapping[OutputRole, str]:
@@ -248,9 +250,11 @@ class Outputs(_Frozen):
         return {**ROLE_PATTERNS, **self.roles}
 
     @model_validator(mode="after")
-    def _converts_pictures_only(self) -> Self:
+    def _fits_its_kind(self) -> Self:
         if self.convert is not None and self.kind != "image":
             raise ValueError("only pictures can be converted")
+        if self.hand_off_member is not None and self.kind != "video":
+            raise ValueError("only videos can be handed off")
         return self
 
 

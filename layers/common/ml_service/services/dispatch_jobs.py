@@ -7,6 +7,7 @@ from datetime import datetime, timedelta
 from enum import StrEnum
 
 from ml_service.domain.errors import RefusalCode, RefusedMessageError
+from ml_service.domain.hand_offs import HandOffState
 from ml_service.domain.job_requests import JobRequest, read_job_request
 from ml_service.domain.jobs import RECORD_LIFETIME, Failure, Job, JobState, make_refused_id
 from ml_service.domain.messages import find_partial_name
@@ -47,6 +48,8 @@ class DispatchOutcome:
     fleet: str = ""
     code: RefusalCode | None = None
     error: Exception | None = None
+    hand_off_refused: bool = False
+    """The job goes on, but its video stays in the result bucket only."""
 
 
 @dataclass(frozen=True)
@@ -69,6 +72,8 @@ class DispatchJobs:
     topic: ReplyTopic
     admission: Admission
     input_buckets: frozenset[str]
+    hand_off_buckets: frozenset[str]
+    hand_off_queue_arns: frozenset[str]
 
     def dispatch(
         self, messages: Sequence[QueuedMessage], *, now: datetime, new_seed: Callable[[], int]
@@ -107,6 +112,8 @@ class DispatchJobs:
             sqs_message_id=queued.message_id,
             catalog=self.catalog,
             input_buckets=self.input_buckets,
+            hand_off_buckets=self.hand_off_buckets,
+            hand_off_queue_arns=self.hand_off_queue_arns,
         )
         workflow, inputs = request.workflow, request.inputs
         job = Job(
@@ -123,13 +130,19 @@ class DispatchJobs:
             inputs=inputs,
             seed=new_seed() if inputs.seed is None else inputs.seed,
             conversion=workflow.outputs.convert,
+            hand_off=request.hand_off,
             run_seconds=workflow.run_seconds,
             expected_seconds=workflow.expected_seconds,
         )
         if not self.jobs.add(job):
             return self._meet_again(queued, request, job)
         return DispatchOutcome(
-            queued.message_id, DispatchStatus.FORWARDED, job.job_id, workflow.fleet
+            queued.message_id,
+            DispatchStatus.FORWARDED,
+            job.job_id,
+            workflow.fleet,
+            hand_off_refused=job.hand_off is not None
+            and job.hand_off.state is HandOffState.REFUSED,
         )
 
     def _meet_again(self, queued: QueuedMessage, request: JobRequest, job: Job) -> DispatchOutcome:

@@ -1,15 +1,18 @@
 """finish_job: the only way into a final state, and the one final answer that goes with it."""
 
 import json
+from collections.abc import Mapping
 from dataclasses import dataclass
 from datetime import datetime
 
 from ml_service.domain.errors import JOB_ERRORS, DeadlineExceededError, JobChangedError
 from ml_service.domain.jobs import Failure, Job, JobState
+from ml_service.domain.manifests import OutputRole
 from ml_service.domain.replies import make_error_reply, make_success_reply
 from ml_service.domain.results import assign_roles
 from ml_service.domain.workflows import WorkflowCatalog
 from ml_service.ports import Admission, FleetStore, JobStore, PromptCanceller, ReplyTopic
+from ml_service.services.hand_off_video import HandOffVideo
 from ml_service.services.publish_reply import publish_reply
 
 _WRITE_TRIES = 5  # against one other writer at a time; Step Functions tries the whole step again
@@ -34,6 +37,7 @@ class FinishJob:
     topic: ReplyTopic
     admission: Admission
     canceller: PromptCanceller
+    hand_off: HandOffVideo
     result_bucket: str
 
     def finish(self, job_id: str, *, run: int, error: StepError | None, now: datetime) -> Job:
@@ -53,6 +57,10 @@ class FinishJob:
             self.canceller.cancel_abandoned(job_id)
         if job.fleet:
             self.admission.kick(job.fleet)
+        # Last: whatever becomes of it, the backend has its result and the fleet its slot.
+        if job.needs_hand_off:
+            main_key = self._assign_roles(job).get(OutputRole.MAIN)
+            job = self.hand_off.hand_off(job, main_key=main_key)
         return job
 
     def _close(self, job_id: str, run: int, error: StepError | None, now: datetime) -> Job:
@@ -73,17 +81,12 @@ class FinishJob:
     def _decide(self, job: Job, error: StepError | None, now: datetime) -> Job:
         # What lies in the bucket is a success, even if the execution broke after it.
         if job.result_keys:
-            roles = assign_roles(
-                job.result_keys,
-                self.catalog.workflow(job.workflow).outputs.role_patterns,
-                output_prefix=job.inputs.output_prefix if job.inputs else "",
-            )
             reply = make_success_reply(
                 job_id=job.job_id,
                 run=job.run,
                 partial_name=job.partial_name,
                 bucket=self.result_bucket,
-                roles=roles,
+                roles=self._assign_roles(job),
                 at=now,
             )
             return job.close(JobState.SUCCEEDED, reply=reply, at=now)
@@ -96,6 +99,13 @@ class FinishJob:
             at=now,
         )
         return job.close(state, reply=reply, at=now, failure=failure)
+
+    def _assign_roles(self, job: Job) -> Mapping[OutputRole, str]:
+        return assign_roles(
+            job.result_keys,
+            self.catalog.workflow(job.workflow).outputs.role_patterns,
+            output_prefix=job.inputs.output_prefix if job.inputs else "",
+        )
 
 
 def explain_error(error: StepError | None) -> tuple[JobState, Failure]:

@@ -9,6 +9,7 @@ from enum import StrEnum
 
 from ml_service.domain.errors import DeadlineExceededError, JobNotFoundError
 from ml_service.domain.fleets import Fleet
+from ml_service.domain.hand_offs import HandOffState
 from ml_service.domain.jobs import Job, JobState
 from ml_service.ports import FleetStore, JobRunner, JobStore, PromptCanceller
 from ml_service.services.finish_job import FinishJob, StepError
@@ -22,6 +23,10 @@ class SweepAction(StrEnum):
 
     PUBLISHED = "PUBLISHED"
     """Its reply had been stored and not sent."""
+    HANDED_OFF = "HANDED_OFF"
+    """Its video had not been handed on."""
+    HAND_OFF_FAILED = "HAND_OFF_FAILED"
+    """The same, and it never will be: the bucket or the queue refuses it."""
     CLOSED = "CLOSED"
     """It was past its deadline, or its execution had ended without closing it."""
     RESTARTED = "RESTARTED"
@@ -77,9 +82,9 @@ class SweepJobs:
         if job.due_at is None or job.due_at > now:
             return None  # the index lags behind the records
         if job.state.is_final:
-            if job.published_at is None:
-                self.finish.finish(job_id, run=job.run, error=None, now=now)
-                return SweepAction.PUBLISHED
+            if job.published_at is None or job.needs_hand_off:
+                finished = self.finish.finish(job_id, run=job.run, error=None, now=now)
+                return _tell_finished(job, finished)
             self.canceller.cancel_abandoned(job_id)
             return SweepAction.CANCELLED
         if job.state is JobState.ADMITTED:
@@ -108,6 +113,13 @@ class SweepJobs:
         except JobNotFoundError:
             return False
         return job.instance == key and not job.state.is_final
+
+
+def _tell_finished(before: Job, after: Job) -> SweepAction:
+    if before.published_at is None:
+        return SweepAction.PUBLISHED
+    failed = after.hand_off is not None and after.hand_off.state is HandOffState.FAILED
+    return SweepAction.HAND_OFF_FAILED if failed else SweepAction.HANDED_OFF
 
 
 def _expired(job: Job) -> StepError:
