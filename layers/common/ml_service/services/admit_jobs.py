@@ -205,8 +205,12 @@ class _Round:
 
 
 def find_job_id(message: QueuedMessage) -> str | None:
-    """The id of the job that a message on a task queue stands for; None if it names none."""
+    """The id of the job that a message on a task queue stands for; None if it names none.
+
+    The body wins: a sender may have an attribute of the same name, too.
+    """
+    job_id = read_job_id(message.body)
     attribute = (message.attributes or {}).get(JOB_ID_ATTRIBUTE)
-    if attribute is not None:
+    if job_id is None and attribute is not None:
         return str(attribute.get("StringValue", ""))
-    return read_job_id(message.body)
+    return job_id
