@@ -15,7 +15,8 @@ from ml_service.adapters.dynamodb import DynamoDBFleetStore, DynamoDBJobStore
 from ml_service.domain.errors import JobNotFoundError
 from ml_service.domain.fleets import Fleet, Instance
 from ml_service.domain.jobs import Job, JobState, make_refused_id
-from ml_service.domain.scaling import ScalerState, ScalingPolicy
+from ml_service.domain.scaling import ScalerState
+from ml_service.domain.scaling_policy import ScalingPolicy
 
 if TYPE_CHECKING:
     from types_boto3_dynamodb.service_resource import Table

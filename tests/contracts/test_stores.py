@@ -19,7 +19,8 @@ from ml_service.adapters.stepfunctions import StepFunctionsJobRunner
 from ml_service.domain.errors import JobChangedError, JobNotFoundError
 from ml_service.domain.fleets import GroupMember, Instance
 from ml_service.domain.jobs import Failure, JobState
-from ml_service.domain.scaling import FleetObservation, ScalerState, ScalingPolicy, decide_scaling
+from ml_service.domain.scaling import FleetObservation, ScalerState, decide_scaling
+from ml_service.domain.scaling_policy import ScalingPolicy
 from ml_service.ports import (
     DeadLetter,
     DeadLetterQueue,

@@ -10,9 +10,9 @@ from ml_service.domain.scaling import (
     FleetObservation,
     ScalingAction,
     ScalingDecision,
-    ScalingPolicy,
     decide_scaling,
 )
+from ml_service.domain.scaling_policy import ScalingPolicy
 from ml_service.ports import FleetStore, InstancePool
 from ml_service.services.refresh_registry import FleetSnapshot, RefreshRegistry
 
