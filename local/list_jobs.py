@@ -71,11 +71,12 @@ def list_newest_jobs(backend: Backend, options: ListOptions) -> list[Job]:
     Every record is read for it: the table has no index by time, and a person looks seldom.
     """
     return heapq.nlargest(
-        options.limit, _scan_jobs(backend, options), key=lambda job: job.received_at
+        options.limit, scan_jobs(backend, options), key=lambda job: job.received_at
     )
 
 
-def _scan_jobs(backend: Backend, options: ListOptions) -> Iterator[Job]:
+def scan_jobs(backend: Backend, options: ListOptions) -> Iterator[Job]:
+    """Every record of such jobs, in no order; the limit does not count."""
     conditions: list[ConditionBase] = []
     if options.state is not None:
         conditions.append(Attr("state").eq(options.state))

@@ -253,9 +253,9 @@ class TestImprovements:
 
     def test_a_backlog_starts_an_empty_fleet(self):
         policy = ScalingPolicy(threshold=5, counts_backlog=True)
-        assert actions({"readings": [], "backlog": 11}, desired=0, minimum=0, policy=policy) == [
-            OUT
-        ]
+        empty = {"desired": 0, "minimum": 0, "policy": policy}
+        assert actions({"readings": [], "backlog": 1}, **empty) == [OUT]
+        assert actions({"readings": [], "backlog": 0}, **empty) == [NONE]
 
     def test_a_backlog_that_nobody_counted_blocks_scaling_in(self):
         policy = ScalingPolicy(threshold=5, counts_backlog=True)
@@ -273,14 +273,27 @@ class TestImprovements:
         policy = ScalingPolicy(threshold=5, sizes_step_by_need=True, step=2)
         assert run([9], [9], [9], desired=1, maximum=9, policy=policy)[-1].desired == 3
 
-    def test_by_need_an_instance_goes_while_others_run(self):
+    @pytest.mark.parametrize(
+        ("readings", "desired"),
+        [
+            ([[1, 0, 0]] * 3, 1),
+            ([[0, 0, 0]] * 3, 1),
+            ([[1, 0, 0], [1, 1, 0], [0, 0, 0]], 2),
+            ([[2, 0, 0]] * 3, 2),
+            ([[1, 1, 1]] * 3, 3),
+            ([[2, 1, 0]] * 3, 3),
+            ([[1, 0, 0], [1, 1, 1], [1, 0, 0]], 3),
+            ([[1, 0, 0], [1, None, 0], [1, 0, 0]], 3),
+        ],
+    )
+    def test_by_need_what_no_check_of_the_streak_needed_goes(self, readings, desired):
         policy = ScalingPolicy(threshold=5, shrinks_by_need=True)
-        seen = {"desired": 3}
-        assert actions(*[{"readings": [1, 0, 0], **seen}] * 3, policy=policy)[-1] is IN
-        assert actions(*[{"readings": [1, 1, 0], **seen}] * 3, policy=policy)[-1] is IN
-        assert actions(*[{"readings": [2, 1, 0], **seen}] * 3, policy=policy)[-1] is NONE
-        assert actions(*[{"readings": [1, 1, 1], **seen}] * 3, policy=policy)[-1] is NONE
-        assert actions(*[{"readings": [1, None, 0], **seen}] * 3, policy=policy)[-1] is NONE
+        assert run(*readings, desired=3, policy=policy)[-1].desired == desired
+
+    def test_a_streak_that_was_broken_forgets_its_peak(self):
+        policy = ScalingPolicy(threshold=5, shrinks_by_need=True)
+        readings = [[1, 1, 0], [3, 1, 1], *[[1, 0, 0]] * 3]
+        assert run(*readings, desired=3, policy=policy)[-1].desired == 1
 
     def test_a_slot_that_is_taken_is_a_prompt_to_come(self):
         policy = ScalingPolicy(threshold=5, shrinks_by_need=True)

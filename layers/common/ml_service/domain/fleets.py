@@ -138,6 +138,21 @@ def count_free_slots(instances: Iterable[Instance], *, slots: int) -> int:
     return sum(i.free_slots(slots) for i in instances if i.is_ready)
 
 
+def choose_victims(instances: Iterable[Instance], count: int) -> list[Instance]:
+    """Instances without any work that may leave the fleet, fewer if no more are idle.
+
+    Those in quarantine go first, then those longest without a job.
+    """
+    return sorted(
+        (i for i in instances if i.in_service and i.takes_jobs and i.reading == 0 and not i.jobs),
+        key=lambda i: (
+            i.quarantined_at is None,
+            i.placed_at.timestamp() if i.placed_at else 0.0,
+            i.key,
+        ),
+    )[:count]
+
+
 def is_registry_stale(instances: Sequence[Instance], now: datetime) -> bool:
     """Whether the fleet table has no instance, or one not asked for too long."""
     return not instances or min(i.read_at for i in instances) < now - REGISTRY_MAX_AGE

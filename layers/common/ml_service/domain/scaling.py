@@ -11,7 +11,6 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from datetime import datetime
 from enum import StrEnum
-from functools import cached_property
 
 from pydantic import BaseModel, ConfigDict
 
@@ -62,6 +61,8 @@ class ScalerState(_Frozen):
     busy_checks: int = 0
     """Checks in a row that asked for more; with the rule of the job count, of the same count."""
     idle_checks: int = 0
+    idle_peak: int = 0
+    """The most prompts of the fleet in the idle checks, for a policy that shrinks by need."""
     job_count: int | None = None
     """Jobs at the last check, for the rule that follows their number."""
     no_out_until: datetime | None = None
@@ -125,7 +126,7 @@ def decide_scaling(
         if _count_buckets(observation.tick, policy) <= _count_buckets(state.last_tick, policy):
             return None
         if observation.tick - state.last_tick > policy.max_gap:
-            state = state.model_copy(update={"busy_checks": 0, "idle_checks": 0})
+            state = state.model_copy(update={"busy_checks": 0, "idle_checks": 0, "idle_peak": 0})
     return _Check(observation, _settle_intent(observation, state), policy).decide()
 
 
@@ -150,21 +151,21 @@ class _Check:
     state: ScalerState
     policy: ScalingPolicy
 
-    @cached_property
+    @property
     def known(self) -> Sequence[int]:
         return [reading for reading in self.observation.readings if reading is not None]
 
-    @cached_property
+    @property
     def backlog(self) -> int:
         """Waiting jobs that count."""
         return (self.observation.backlog or 0) if self.policy.counts_backlog else 0
 
-    @cached_property
+    @property
     def demand(self) -> int:
         """All prompts of the fleet, those that are still jobs in the queue included."""
         return max(sum(self.known), self.observation.jobs) + self.backlog
 
-    @cached_property
+    @property
     def bounds(self) -> tuple[int, int]:
         seen = self.observation
         return self.policy.bounds(seen.tick, minimum=seen.minimum, maximum=seen.maximum)
@@ -198,15 +199,19 @@ class _Check:
 
     def _follow_queue_length(self) -> ScalingDecision:
         policy = self.policy
+        if self.observation.desired == 0 and self.backlog and self.may_grow:
+            return self._grow("Jobs wait, and there is no instance.", policy.step)
         longest = max(self.known, default=0) + math.ceil(self.backlog / max(1, len(self.known)))
         if longest > policy.threshold:
             return self._decide_busy(longest)
-        to = self.observation.desired - policy.step
+        desired = self.observation.desired
+        if policy.shrinks_by_need and self.demand < desired:
+            peak = max(self.demand, self.state.idle_peak)
+            reason = f"At most {peak} prompts at once on {desired} instances"
+            return self._shrink(reason, checks=policy.in_checks, to=peak, peak=peak)
         if longest == 0:
+            to = desired - policy.step
             return self._shrink("All queues are empty", checks=policy.in_checks, to=to)
-        if policy.shrinks_by_need and self.demand <= to and min(self.known, default=1) == 0:
-            reason = f"{to} instances could run all {self.demand} prompts at once"
-            return self._shrink(reason, checks=policy.in_checks, to=to)
         return self._stay(f"The longest queue is {longest}: neither busy nor idle.")
 
     def _decide_busy(self, longest: int) -> ScalingDecision:
@@ -264,7 +269,7 @@ class _Check:
         refused = self._remember(busy_checks=busy_checks, job_count=self.state.job_count)
         return self._act(ScalingAction.SCALE_OUT, desired, reason, refused)
 
-    def _shrink(self, reason: str, *, checks: int, to: int) -> ScalingDecision:
+    def _shrink(self, reason: str, *, checks: int, to: int, peak: int = 0) -> ScalingDecision:
         """Shrink if this check ends the streak and nothing speaks against it.
 
         ``reason`` is a sentence that has no full stop yet.
@@ -281,16 +286,19 @@ class _Check:
         idle_checks = self.state.idle_checks + 1
         if idle_checks < checks:
             return self._stay(
-                f"{reason}: check {idle_checks} of {checks}.", idle_checks=idle_checks
+                f"{reason}: check {idle_checks} of {checks}.",
+                idle_checks=idle_checks,
+                idle_peak=peak,
             )
         reason += f" for {idle_checks} checks in a row." if checks > 1 else "."
         desired = max(to, self.bounds[0])
         if desired >= seen.desired:
-            return self._stay(f"{reason} The fleet is at its minimum.", idle_checks=idle_checks)
+            reason = f"{reason} The fleet is at its minimum."
+            return self._stay(reason, idle_checks=idle_checks, idle_peak=peak)
         if seen.obstacles:
             reason = " ".join([reason, "No scale-in:", *seen.obstacles])
-            return self._stay(reason, idle_checks=idle_checks)
-        refused = self._remember(idle_checks=idle_checks)
+            return self._stay(reason, idle_checks=idle_checks, idle_peak=peak)
+        refused = self._remember(idle_checks=idle_checks, idle_peak=peak)
         return self._act(ScalingAction.SCALE_IN, desired, reason, refused)
 
     def _adopt(self) -> ScalingDecision:
@@ -321,10 +329,14 @@ class _Check:
         *,
         busy_checks: int = 0,
         idle_checks: int = 0,
+        idle_peak: int = 0,
         job_count: int | None = None,
     ) -> ScalingDecision:
         state = self._remember(
-            busy_checks=busy_checks, idle_checks=idle_checks, job_count=job_count
+            busy_checks=busy_checks,
+            idle_checks=idle_checks,
+            idle_peak=idle_peak,
+            job_count=job_count,
         )
         return self._decision(ScalingAction.NONE, self.observation.desired, reason, state)
 
@@ -356,7 +368,12 @@ class _Check:
         )
 
     def _remember(
-        self, *, busy_checks: int = 0, idle_checks: int = 0, job_count: int | None = None
+        self,
+        *,
+        busy_checks: int = 0,
+        idle_checks: int = 0,
+        idle_peak: int = 0,
+        job_count: int | None = None,
     ) -> ScalerState:
         """The memory after a check without an action; cooldowns that are over are forgotten."""
         return ScalerState(
@@ -364,6 +381,7 @@ class _Check:
             desired=self.observation.desired,
             busy_checks=busy_checks,
             idle_checks=idle_checks,
+            idle_peak=idle_peak,
             job_count=job_count,
             no_out_until=None if self.may_grow else self.state.no_out_until,
             no_in_until=None if self.may_shrink else self.state.no_in_until,

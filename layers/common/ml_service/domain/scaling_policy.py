@@ -103,8 +103,8 @@ class ScalingPolicy(BaseModel):
     sizes_step_by_need: bool = False
     """At once means as many instances as bring the queues under T, instead of a step."""
     shrinks_by_need: bool = False
-    """An instance is too many when the others could run every prompt at once, not only when no
-    prompt is left anywhere."""
+    """Instances are too many that no check of the idle streak needed to run every prompt at once;
+    otherwise one step is too many when no prompt is left anywhere."""
     checks_per_tick: int = Field(default=1, ge=1, le=6)
     """Checks in a minute, evenly spaced."""
     is_dry_run: bool = False
@@ -153,8 +153,10 @@ _PRESETS: dict[ScalingPreset, dict[str, object]] = {
         "sizes_step_by_need": True,
         "shrinks_by_need": True,
         "checks_per_tick": 4,
-        "in_checks": 40,
+        "in_checks": 60,
+        # A start-up: before it is over, nobody knows what the last action was worth.
         "out_cooldown": timedelta(seconds=240),
+        "in_cooldown": timedelta(seconds=240),
     },
     ScalingPreset.ELASTIC: {
         "rule": ScalingRule.JOB_COUNT,
@@ -172,4 +174,4 @@ def make_policy(preset: ScalingPreset, **parameters: object) -> ScalingPolicy:
 
     Raises pydantic's ValidationError naming the parameter that is wrong.
     """
-    return ScalingPolicy.model_validate({**_PRESETS[preset], **parameters})
+    return ScalingPolicy.model_validate({**_PRESETS[ScalingPreset(preset)], **parameters})
