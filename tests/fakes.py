@@ -49,6 +49,9 @@ class FakeClock:
     def sleep(self, seconds: float) -> None:
         self.time += timedelta(seconds=seconds)
 
+    def wait(self, seconds: float) -> None:
+        self.sleep(seconds)
+
 
 class InMemoryJobQueue:
     def __init__(self) -> None:
@@ -77,6 +80,9 @@ class InMemoryJobQueue:
 
     def put_back(self, message: QueuedMessage) -> None:
         self.visible.append(self.hidden.pop(message.receipt))
+
+    def count_waiting(self) -> int:
+        return len(self.visible)
 
 
 @dataclass
@@ -202,6 +208,17 @@ class InMemoryFleetStore:
         self.admissions.pop(fleet, None)
         return True
 
+    def start_draining(self, fleet: str, key: str) -> bool:
+        instance = self.instances.get((fleet, key))
+        if instance is None or not instance.takes_jobs or instance.jobs:
+            return False
+        self.instances[fleet, key] = replace(instance, takes_jobs=False)
+        return True
+
+    def stop_draining(self, fleet: str, key: str) -> None:
+        if (fleet, key) in self.instances:
+            self.instances[fleet, key] = replace(self.instances[fleet, key], takes_jobs=True)
+
     def load_scaler(self, fleet: str) -> ScalerState:
         return self.scalers.get(fleet, ScalerState())
 
@@ -219,7 +236,13 @@ class InMemoryFleetStore:
 class InMemoryInstancePool:
     groups: dict[str, Group]
     refuses: bool = False
+    is_slow: bool = False
+    """Accepts a lower capacity, and terminates nothing yet."""
+    terminated: list[str] = field(default_factory=list)
+    crashes: BaseException | None = None
+    """Raised instead of setting a capacity."""
     breaks: set[str] = field(default_factory=set)
+    refreshing: set[str] = field(default_factory=set)
 
     def describe(self, group_name: str) -> Group:
         if group_name in self.breaks:
@@ -227,9 +250,37 @@ class InMemoryInstancePool:
         return self.groups[group_name]
 
     def set_desired(self, group_name: str, desired: int) -> None:
+        if self.crashes is not None:
+            raise self.crashes
         if self.refuses:
             raise ScalingRefusedError("ScalingActivityInProgress")
-        self.groups[group_name] = replace(self.groups[group_name], desired=desired)
+        group = self.groups[group_name]
+        self.groups[group_name] = replace(group, desired=desired)
+        self._terminate(group_name)
+
+    def is_refreshing(self, group_name: str) -> bool:
+        return group_name in self.refreshing
+
+    def set_protection(
+        self, group_name: str, instance_ids: Sequence[str], *, is_protected: bool
+    ) -> None:
+        group = self.groups[group_name]
+        members = [
+            replace(m, is_protected=is_protected) if m.instance_id in instance_ids else m
+            for m in group.members
+        ]
+        self.groups[group_name] = replace(group, members=members)
+
+    def _terminate(self, group_name: str) -> None:
+        """As Auto Scaling does: the first that it may, whatever runs there."""
+        group = self.groups[group_name]
+        while len(group.members) > group.desired:
+            victim = next((m for m in group.members if not m.is_protected), None)
+            if victim is None or self.is_slow:
+                return
+            self.terminated.append(victim.key)
+            group = replace(group, members=[m for m in group.members if m is not victim])
+            self.groups[group_name] = group
 
 
 @dataclass

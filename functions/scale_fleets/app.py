@@ -7,7 +7,7 @@ from aws_lambda_powertools import Logger
 from aws_lambda_powertools.metrics import EphemeralMetrics, MetricUnit
 from aws_lambda_powertools.utilities.typing import LambdaContext
 
-from ml_service.bootstrap import make_clock, make_scale_fleets
+from ml_service.bootstrap import make_scale_fleets
 from ml_service.domain.scaling import ScalingAction
 from ml_service.services.scale_fleets import FleetTick
 
@@ -18,7 +18,7 @@ logger = Logger()
 def handler(event: dict[str, Any], context: LambdaContext) -> None:
     """Run the tick that the event's own time names; a repeat of it does nothing."""
     tick = datetime.fromisoformat(event["time"])
-    ticks = make_scale_fleets().scale(tick=tick, now=make_clock().now())
+    ticks = make_scale_fleets().scale(tick=tick)
     for fleet_tick in ticks:
         _report(fleet_tick)
     failed = [fleet_tick for fleet_tick in ticks if fleet_tick.outcome == "FAILED"]
@@ -40,6 +40,9 @@ def _report(fleet_tick: FleetTick) -> None:
         metrics.add_metric(
             "UnknownInstances", MetricUnit.Count, len(decision.observation.readings) - len(known)
         )
+        metrics.add_metric("LaunchingInstances", MetricUnit.Count, decision.observation.launching)
+        if decision.observation.backlog is not None:
+            metrics.add_metric("Backlog", MetricUnit.Count, decision.observation.backlog)
         if known:
             metrics.add_metric("LongestQueue", MetricUnit.Count, max(known))
         if decision.action is not ScalingAction.NONE:

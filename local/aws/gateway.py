@@ -194,6 +194,8 @@ class Gateway:
         if "/autoscaling/" not in request.headers.get("Authorization", ""):
             return await self._forward(request, request.content if request.can_read_body else None)
         body = await request.read()
+        if parse_qs(body.decode()).get("Action") == ["DescribeInstanceRefreshes"]:
+            return _no_instance_refreshes()
         async with self._capacity_lock:
             refusal = await asyncio.to_thread(self._refuse_capacity, body)
             if refusal is not None:
@@ -301,6 +303,18 @@ def _check_payload(payload: bytes) -> None:
             "InvalidRequestContentException",
             f"Could not parse request body into json: {error}",
         ) from error
+
+
+def _no_instance_refreshes() -> web.Response:
+    """Answer what moto cannot: nobody starts an instance refresh here."""
+    namespace = "http://autoscaling.amazonaws.com/doc/2011-01-01/"
+    body = (
+        f'<DescribeInstanceRefreshesResponse xmlns="{namespace}">'
+        "<DescribeInstanceRefreshesResult><InstanceRefreshes/></DescribeInstanceRefreshesResult>"
+        f"<ResponseMetadata><RequestId>{uuid.uuid4()}</RequestId></ResponseMetadata>"
+        "</DescribeInstanceRefreshesResponse>"
+    )
+    return web.Response(text=body, content_type="text/xml")
 
 
 def _autoscaling_error(message: str) -> web.Response:

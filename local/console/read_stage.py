@@ -6,11 +6,11 @@ from datetime import datetime
 from operator import attrgetter
 from typing import TYPE_CHECKING, Any
 
-from boto3.dynamodb.conditions import Key
 from pydantic import BaseModel
 
 from local.aws.clients import AwsClients
 from local.local_deployment import LocalDeployment
+from local.read_decisions import DecisionView, list_decisions
 from ml_service.adapters.dynamodb import DynamoDBFleetStore, DynamoDBJobStore
 from ml_service.domain.errors import JobNotFoundError
 from ml_service.domain.fleets import Fleet, Instance
@@ -27,17 +27,6 @@ _SUMMARY_NAMES = {"#state": "state"}
 _SUMMARY_FIELDS = (
     "job_id, #state, workflow, fleet, instance_id, received_at, submitted_at, closed_at"
 )
-
-
-@dataclass(frozen=True)
-class DecisionView:
-    """One minute's decision of the scaler."""
-
-    tick: datetime
-    action: str
-    desired: int
-    reason: str
-    outcome: str
 
 
 @dataclass(frozen=True)
@@ -60,7 +49,7 @@ class FleetView:
     @property
     def policy(self) -> ScalingPolicy:
         """The scaler's rule for this fleet."""
-        return ScalingPolicy(threshold=self.settings.threshold)
+        return self.settings.make_policy()
 
 
 class JobSummary(BaseModel):
@@ -130,28 +119,8 @@ class StageReader:
             maximum=group["MaxSize"],
             instances=store.list_instances(name),
             scaler=store.load_scaler(name),
-            decisions=_list_decisions(table, name),
+            decisions=list_decisions(table, name, limit=_DECISIONS),
         )
-
-
-def _list_decisions(table: "Table", fleet: str) -> list[DecisionView]:
-    """Give the last decisions, the latest first."""
-    page = table.query(
-        KeyConditionExpression=Key("pk").eq(fleet) & Key("sk").begins_with("DECISION#"),
-        ScanIndexForward=False,
-        Limit=_DECISIONS,
-    )
-    return [_to_decision(item) for item in page["Items"]]
-
-
-def _to_decision(item: Mapping[str, Any]) -> DecisionView:
-    return DecisionView(
-        tick=datetime.fromisoformat(item["sk"].removeprefix("DECISION#")),
-        action=item["action"],
-        desired=int(item["desired"]),
-        reason=item["reason"],
-        outcome=item["outcome"],
-    )
 
 
 def _scan(table: "Table", **request: Any) -> Iterator[Mapping[str, Any]]:

@@ -19,7 +19,12 @@ from ml_service.adapters.stepfunctions import StepFunctionsJobRunner
 from ml_service.domain.errors import JobChangedError, JobNotFoundError
 from ml_service.domain.fleets import GroupMember, Instance
 from ml_service.domain.jobs import Failure, JobState
-from ml_service.domain.scaling import FleetObservation, ScalerState, decide_scaling
+from ml_service.domain.scaling import (
+    FleetObservation,
+    ScalerState,
+    ScalingIntent,
+    decide_scaling,
+)
 from ml_service.domain.scaling_policy import ScalingPolicy
 from ml_service.ports import (
     DeadLetter,
@@ -261,9 +266,35 @@ class TestFleetStore:
         assert fleets.begin_admission(FLEET, at=NOON)
         assert fleets.begin_admission(FLEET, at=NOON + timedelta(seconds=60))
 
+    def test_a_draining_instance_takes_no_jobs_until_it_ends(self, fleets: FleetStore):
+        fleets.put_instance(FLEET, MEMBER, reading=0, at=NOON)
+        assert fleets.start_draining(FLEET, KEY)
+        assert not fleets.start_draining(FLEET, KEY), "somebody drains it already"
+        assert not only(fleets).takes_jobs
+        assert not fleets.take_slot(FLEET, KEY, "a", slots=1, at=NOON)
+        fleets.put_instance(FLEET, MEMBER, reading=0, at=NOON)
+        assert not only(fleets).takes_jobs, "a refresh keeps it draining"
+        fleets.stop_draining(FLEET, KEY)
+        assert fleets.take_slot(FLEET, KEY, "a", slots=1, at=NOON)
+
+    def test_an_instance_with_a_job_is_not_drained(self, fleets: FleetStore):
+        fleets.put_instance(FLEET, MEMBER, reading=0, at=NOON)
+        fleets.take_slot(FLEET, KEY, "a", slots=1, at=NOON)
+        assert not fleets.start_draining(FLEET, KEY)
+        fleets.release_slot(FLEET, KEY, "a")
+        assert fleets.start_draining(FLEET, KEY)
+
+    def test_an_unknown_instance_is_not_drained_and_not_made_up(self, fleets: FleetStore):
+        assert not fleets.start_draining(FLEET, KEY)
+        fleets.stop_draining(FLEET, KEY)
+        assert fleets.list_instances(FLEET) == []
+
     def test_the_scalers_memory_is_written_over_the_tick_that_was_read(self, fleets: FleetStore):
         assert fleets.load_scaler(FLEET) == ScalerState()
-        first = ScalerState(last_tick=NOON, busy_checks=2, desired=1)
+        intent = ScalingIntent(desired=2, no_out_until=NOON, no_in_until=NOON)
+        first = ScalerState(
+            last_tick=NOON, busy_checks=2, desired=1, shielded=("i-a",), intent=intent
+        )
         assert fleets.save_scaler(FLEET, first, last_tick=None)
         assert fleets.load_scaler(FLEET) == first
         second = ScalerState(last_tick=NOON + timedelta(minutes=1))
@@ -332,6 +363,12 @@ class TestJobQueue:
         assert queue.send([QueuedMessage(str(n), body) for n, body in enumerate(bodies)]) == []
         received = [m.body for _ in range(3) for m in queue.receive(10)]
         assert sorted(received) == sorted(bodies)
+
+    def test_only_messages_that_nobody_holds_wait(self, queue: JobQueue):
+        queue.send([QueuedMessage("1", "body"), QueuedMessage("2", "body")])
+        assert queue.count_waiting() == 2
+        queue.receive(1)
+        assert queue.count_waiting() == 1
 
     def test_a_received_message_is_hidden_until_it_is_put_back(self, queue: JobQueue):
         attributes = {"Trace": {"DataType": "String", "StringValue": "x"}}

@@ -1,14 +1,22 @@
+from dataclasses import replace
 from datetime import timedelta
+from typing import Any
+
+import pytest
 
 from ml_service.domain.fleets import Fleet, Group, GroupMember
 from ml_service.domain.scaling import ScalerState, ScalingAction
+from ml_service.ports import QueuedMessage
 from ml_service.services.refresh_registry import RefreshRegistry
+from ml_service.services.remove_instances import RemoveInstances
 from ml_service.services.scale_fleets import ScaleFleets
 from tests.fakes import (
     NOON,
+    FakeClock,
     InMemoryFleetStore,
     InMemoryInstancePool,
     InMemoryInstanceProbe,
+    InMemoryJobQueue,
 )
 from tests.makers import FLEETS
 
@@ -23,15 +31,27 @@ class World:
             {fleet.group_name: Group(1, 1, 3, [MEMBER]) for fleet in FLEETS.values()}
         )
         self.probe = InMemoryInstanceProbe({"10.0.0.1": reading})
+        self.task_queues = {name: InMemoryJobQueue() for name in FLEETS}
+        self.clock = FakeClock()
         self.enabled = enabled
 
-    def tick(self, minute: int = 0, fleets: dict[str, Fleet] | None = None):
-        registry = RefreshRegistry(self.store, self.pool, self.probe)
+    def tick(self, minute: float = 0, fleets: dict[str, Fleet] | None = None):
+        """The last check of each fleet."""
+        return {t.fleet: t for t in self.run_tick(minute, fleets or FLEETS)}
+
+    def run_tick(self, minute: float, fleets: dict[str, Fleet]):
+        self.clock.time = NOON + minute * MINUTE
         service = ScaleFleets(
-            fleets or FLEETS, self.store, self.pool, registry, scaling_enabled=self.enabled
+            fleets,
+            self.task_queues,
+            self.store,
+            self.pool,
+            RefreshRegistry(self.store, self.pool, self.probe),
+            RemoveInstances(self.store, self.pool, self.probe, self.clock),
+            self.clock,
+            scaling_enabled=self.enabled,
         )
-        at = NOON + minute * MINUTE
-        return {t.fleet: t for t in service.scale(tick=at, now=at)}
+        return service.scale(tick=NOON + minute * MINUTE)
 
     def desired(self, fleet: str = "pulid") -> int:
         return self.pool.groups[FLEETS[fleet].group_name].desired
@@ -114,3 +134,182 @@ def test_an_instance_out_of_service_is_registered_but_not_read():
         "i-a": True,
         "i-c": False,
     }
+
+
+class Crash(BaseException):
+    """Lambda's end: nothing catches it."""
+
+
+class TestWithOneFleet:
+    """Two idle instances of pulid, unless told otherwise."""
+
+    group_name = FLEETS["pulid"].group_name
+
+    def make_world(self, *readings: int | None, **scaling: Any) -> World:
+        world = World()
+        members = [
+            GroupMember(f"i-{n}", NOON, f"10.0.0.{n}", in_service=True)
+            for n in range(len(readings))
+        ]
+        world.pool.groups[self.group_name] = Group(len(members), 1, 3, members)
+        world.probe.readings = {f"10.0.0.{n}": reading for n, reading in enumerate(readings)}
+        self.fleets = {"pulid": FLEETS["pulid"].model_copy(update={"scaling": scaling})}
+        return world
+
+    def run(self, world: World, minute: float):
+        return world.run_tick(minute, self.fleets)
+
+    def test_three_idle_ticks_take_one_idle_instance(self):
+        world = self.make_world(0, 0)
+        outcomes = [self.run(world, minute)[0] for minute in range(3)]
+        assert [t.outcome for t in outcomes] == ["DONE"] * 3
+        group = world.pool.groups[self.group_name]
+        assert (group.desired, len(group.members)) == (1, 1)
+        assert not group.members[0].is_protected
+        assert world.store.load_scaler("pulid").shielded == ()
+
+    def test_a_crash_before_the_call_is_no_persons_change_and_it_is_done_next(self):
+        world = self.make_world(11)
+        world.pool.crashes = Crash()
+        with pytest.raises(Crash):
+            self.run(world, 0)
+        assert world.desired() == 1
+        world.pool.crashes = None
+        (tick,) = self.run(world, 1)
+        assert (tick.outcome, world.desired()) == ("DONE", 2)
+
+    def test_a_crash_after_the_call_keeps_its_cooldown(self):
+        world = self.make_world(11)
+
+        class Dying(InMemoryFleetStore):
+            def add_decision(self, fleet, decision, *, outcome):
+                raise Crash
+
+            def save_scaler(self, fleet, state, *, last_tick):
+                if last_tick is not None:
+                    raise Crash
+                return super().save_scaler(fleet, state, last_tick=last_tick)
+
+        world.store = Dying()
+        with pytest.raises(Crash):
+            self.run(world, 0)
+        assert world.desired() == 2
+        scalers, world.store = world.store.scalers, InMemoryFleetStore()
+        world.store.scalers = scalers
+        (tick,) = self.run(world, 1)
+        assert tick.decision is not None
+        assert tick.decision.reason.startswith("Cooling down until 12:10:00")
+
+    def test_a_removal_that_died_leaves_nothing_drained_or_protected(self):
+        world = self.make_world(0, 0)
+        for minute in range(2):
+            self.run(world, minute)
+        world.pool.crashes = Crash()
+        world.store.stop_draining = lambda fleet, key: None  # dead at once: nothing is undone
+        with pytest.raises(Crash):
+            self.run(world, 2)
+        del world.store.stop_draining
+        assert not all(i.takes_jobs for i in world.store.list_instances("pulid"))
+        world.pool.crashes = None
+        world.probe.readings["10.0.0.1"] = 3
+        self.run(world, 3)
+        assert all(i.takes_jobs for i in world.store.list_instances("pulid"))
+        assert not any(m.is_protected for m in world.pool.groups[self.group_name].members)
+
+    def test_what_is_slow_to_go_stays_drained_and_the_others_protected_until_it_went(self):
+        world = self.make_world(0, 0)
+        world.pool.is_slow = True
+        for minute in range(4):
+            self.run(world, minute)
+        drained = [i.takes_jobs for i in world.store.list_instances("pulid")]
+        assert sorted(drained) == [False, True]
+        assert [m.is_protected for m in world.pool.groups[self.group_name].members] == [False, True]
+        world.pool.is_slow = False
+        world.pool.set_desired(self.group_name, 1)
+        self.run(world, 4)
+        (left,) = world.pool.groups[self.group_name].members
+        assert not left.is_protected
+        assert world.store.load_scaler("pulid").shielded == ()
+
+    @pytest.mark.parametrize("kind", ["protected", "refresh", "suspended"])
+    def test_an_obstacle_of_the_group_is_in_the_decision(self, kind: str):
+        world = self.make_world(0, 0)
+        group = world.pool.groups[self.group_name]
+        if kind == "protected":
+            members = [replace(m, is_protected=True) for m in group.members]
+            world.pool.groups[self.group_name] = replace(group, members=members)
+        elif kind == "refresh":
+            world.pool.refreshing.add(self.group_name)
+        else:
+            obstacles = ["The process Terminate is suspended."]
+            world.pool.groups[self.group_name] = replace(group, obstacles=obstacles)
+        (tick,) = [self.run(world, minute)[0] for minute in range(3)][-1:]
+        assert tick.decision is not None
+        (obstacle,) = tick.decision.observation.obstacles
+        assert kind in obstacle
+        assert tick.decision.reason.endswith(f"No scale-in: {obstacle}")
+        assert world.desired() == 2
+
+    def test_a_paused_group_is_observed_and_left_alone(self):
+        world = self.make_world(11)
+        group = world.pool.groups[self.group_name]
+        world.pool.groups[self.group_name] = replace(group, is_paused=True)
+        (tick,) = self.run(world, 0)
+        assert tick.decision is not None
+        assert tick.decision.reason.endswith("Paused: not done.")
+        assert world.desired() == 1
+        assert len(world.store.decisions) == 1
+
+    def test_several_checks_in_a_minute_have_their_own_times(self):
+        world = self.make_world(6, checks_per_tick=4, counts_backlog=True)
+        ticks = self.run(world, 0)
+        assert [t.decision.observation.tick for t in ticks if t.decision] == [
+            NOON + n * timedelta(seconds=15) for n in range(4)
+        ]
+        assert world.desired() == 2, "the third check scaled out"
+        assert world.clock.now() == NOON + timedelta(seconds=45)
+        assert {t.outcome for t in self.run(world, 0)} == {"REPEATED"}
+
+    def test_a_removal_that_would_not_end_in_time_waits_for_the_next_tick(self):
+        world = self.make_world(0, 0, checks_per_tick=4, counts_backlog=True)
+        assert [t.outcome for t in self.run(world, 0)] == ["DONE", "DONE", "POSTPONED", "POSTPONED"]
+        assert world.desired() == 2
+        assert self.run(world, 1)[0].outcome == "DONE"
+        assert world.desired() == 1
+
+    def test_the_backlog_is_counted_where_it_counts(self):
+        world = self.make_world(1, counts_backlog=True)
+        world.task_queues["pulid"].send([QueuedMessage(str(n), "") for n in range(11)])
+        (tick,) = self.run(world, 0)
+        assert tick.decision is not None
+        assert tick.decision.observation.backlog == 11
+        assert world.desired() == 2
+
+
+def test_row_35_a_tick_twice_in_a_minute_or_left_out_is_never_two_steps():
+    world = World(reading=6)
+    for minute in (0, 0.4, 0.9, 2, 2.2, 3):
+        world.tick(minute)
+    assert world.desired() == 2, "12:00, 12:02 and 12:03 are three checks in a row"
+    world = World(reading=6)
+    for minute in (0, 0.5, 1, 1.5):
+        world.tick(minute)
+    assert world.desired() == 1
+
+
+def test_row_36_the_events_time_decides_and_not_the_functions_clock():
+    world = World(reading=6)
+    for minute, skew in ((0, 5), (1, -5), (2, 0)):
+        world.clock.time = NOON + (minute + skew) * MINUTE
+        world.tick(minute)
+    assert world.desired() == 2
+
+
+def test_row_39_a_refused_call_keeps_the_streak_and_is_tried_again():
+    world = World(reading=6)
+    world.pool.refuses = True
+    outcomes = [world.tick(minute)["pulid"].outcome for minute in range(4)]
+    assert outcomes == ["DONE", "DONE", "REFUSED", "REFUSED"]
+    world.pool.refuses = False
+    assert world.tick(4)["pulid"].outcome == "DONE"
+    assert world.desired() == 2

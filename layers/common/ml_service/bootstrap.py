@@ -29,6 +29,7 @@ from ml_service.services.finish_job import FinishJob
 from ml_service.services.hand_off_video import HandOffVideo
 from ml_service.services.observe_instances import ObserveInstances
 from ml_service.services.refresh_registry import RefreshRegistry
+from ml_service.services.remove_instances import RemoveInstances
 from ml_service.services.scale_fleets import ScaleFleets
 from ml_service.services.submit_prompt import SubmitPrompt
 from ml_service.services.sweep_jobs import SweepJobs
@@ -197,9 +198,15 @@ def make_scale_fleets() -> ScaleFleets:
     registry = _make_registry(store, settings.observe_instances_function_name)
     return ScaleFleets(
         fleets=settings.fleets,
+        task_queues={
+            name: SqsJobQueue(_aws.sqs, fleet.task_queue_url)
+            for name, fleet in settings.fleets.items()
+        },
         store=store,
         pool=registry.pool,
         registry=registry,
+        remover=RemoveInstances(store, registry.pool, registry.probe, make_clock()),
+        clock=make_clock(),
         scaling_enabled=settings.scaling_enabled,
     )
 

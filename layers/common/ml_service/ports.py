@@ -31,6 +31,9 @@ class Clock(Protocol):
     def sleep(self, seconds: float) -> None:
         """Wait for so many real seconds."""
 
+    def wait(self, seconds: float) -> None:
+        """Wait for so many seconds of the time that ``now`` tells."""
+
 
 @dataclass(frozen=True)
 class QueuedMessage:
@@ -66,6 +69,9 @@ class JobQueue(Protocol):
 
     def put_back(self, message: QueuedMessage) -> None:
         """Let a received message wait on, as if it had never been received."""
+
+    def count_waiting(self) -> int:
+        """About how many messages wait; those that were received do not count."""
 
 
 @dataclass(frozen=True)
@@ -162,6 +168,12 @@ class FleetStore(Protocol):
     def end_admission(self, fleet: str) -> bool:
         """Stop being the one that admits; False if there is a reason to look once more first."""
 
+    def start_draining(self, fleet: str, key: str) -> bool:
+        """Give an instance no more jobs; False if it has one, or takes none already."""
+
+    def stop_draining(self, fleet: str, key: str) -> None:
+        """Let an instance take jobs again; no effect if it is not known."""
+
     def load_scaler(self, fleet: str) -> ScalerState:
         """What the scaler remembers; a new fleet's memory is empty."""
 
@@ -180,6 +192,14 @@ class InstancePool(Protocol):
 
     def set_desired(self, group_name: str, desired: int) -> None:
         """Ask for a desired capacity; raises ScalingRefusedError if it is not accepted."""
+
+    def is_refreshing(self, group_name: str) -> bool:
+        """Whether Auto Scaling is replacing the group's instances one after the other."""
+
+    def set_protection(
+        self, group_name: str, instance_ids: Sequence[str], *, is_protected: bool
+    ) -> None:
+        """Keep instances from scale-in, or no longer; raises ScalingRefusedError."""
 
 
 class InstanceProbe(Protocol):

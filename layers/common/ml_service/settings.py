@@ -2,9 +2,17 @@
 
 import os
 from collections.abc import Mapping
-from typing import Annotated, Any, ClassVar, Literal, TypeVar
+from typing import Annotated, Any, ClassVar, Literal, Self, TypeVar
 
-from pydantic import BaseModel, BeforeValidator, ConfigDict, Field, Json, ValidationError
+from pydantic import (
+    BaseModel,
+    BeforeValidator,
+    ConfigDict,
+    Field,
+    Json,
+    ValidationError,
+    model_validator,
+)
 
 from ml_service.domain.errors import MlServiceError
 from ml_service.domain.fleets import Fleet
@@ -149,6 +157,20 @@ class ScaleFleetsSettings(Settings):
     observe_instances_function_name: str
     scaling_enabled: bool
 
+    @model_validator(mode="after")
+    def _check_slots(self) -> Self:
+        """A stage that scales needs slots enough for its rule; another one only has its quota."""
+        for name, fleet in self.fleets.items():
+            policy = fleet.make_policy()
+            least = policy.immediate_factor * policy.threshold + 2
+            few = fleet.slots_per_instance < least
+            if self.scaling_enabled and few and not policy.counts_backlog:
+                raise ValueError(
+                    f"{name} has {fleet.slots_per_instance} slots per instance: its queue could "
+                    f"never be so long that it grows at once; at least {least}"
+                )
+        return self
+
 
 AnySettings = TypeVar("AnySettings", bound=Settings)
 
@@ -166,6 +188,7 @@ def load_settings(
         return settings_class.model_validate(values)
     except ValidationError as error:
         faults = "; ".join(
-            f"{str(fault['loc'][0]).upper()}: {fault['msg']}" for fault in error.errors()
+            f"{str((*fault['loc'], 'settings')[0]).upper()}: {fault['msg']}"
+            for fault in error.errors()
         )
         raise SettingsError(f"Environment of {settings_class.function}: {faults}") from None

@@ -147,6 +147,11 @@ def test_desired_capacity_out_of_bounds_is_refused_as_aws_does(
     assert refusal.value.response["Error"]["Message"] == words
 
 
+def test_no_instance_refresh_is_ever_going_on(sample: SampleAws) -> None:
+    answer = sample.autoscaling.describe_instance_refreshes(AutoScalingGroupName=GROUP)
+    assert answer["InstanceRefreshes"] == []
+
+
 def test_an_update_with_a_desired_capacity_out_of_bounds_is_refused(sample: SampleAws) -> None:
     with pytest.raises(ClientError, match="must be between the specified min size:1 and max"):
         sample.autoscaling.update_auto_scaling_group(AutoScalingGroupName=GROUP, DesiredCapacity=9)

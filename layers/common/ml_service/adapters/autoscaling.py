@@ -10,9 +10,18 @@ from ml_service.domain.fleets import Group, GroupMember
 
 if TYPE_CHECKING:
     from types_boto3_autoscaling import AutoScalingClient
+    from types_boto3_autoscaling.type_defs import AutoScalingGroupTypeDef
     from types_boto3_autoscaling.type_defs import InstanceTypeDef as GroupInstance
     from types_boto3_ec2 import EC2Client
     from types_boto3_ec2.type_defs import InstanceTypeDef as EC2Instance
+
+
+PAUSE_TAG = "ml-service:scaling-paused"
+"""A group that has this tag with the value true is observed and left alone."""
+_PROTECTION_LIMIT = 50  # instances that one call may name
+_REFRESH_ENDS = frozenset(
+    {"Successful", "Failed", "Cancelled", "RollbackFailed", "RollbackSuccessful"}
+)
 
 
 class GroupNotFoundError(MlServiceError):
@@ -20,7 +29,7 @@ class GroupNotFoundError(MlServiceError):
 
 
 class AutoScalingInstancePool:
-    """Describes groups and asks them for a desired capacity."""
+    """Describes groups, asks them for a desired capacity, and protects their instances."""
 
     def __init__(self, autoscaling: "AutoScalingClient", ec2: "EC2Client") -> None:
         self._autoscaling = autoscaling
@@ -43,6 +52,11 @@ class AutoScalingInstancePool:
             minimum=group["MinSize"],
             maximum=group["MaxSize"],
             members=self._describe_members(members),
+            obstacles=_find_obstacles(group),
+            is_paused=any(
+                tag["Key"] == PAUSE_TAG and tag.get("Value", "").lower() == "true"
+                for tag in group.get("Tags", [])
+            ),
         )
 
     def set_desired(self, group_name: str, desired: int) -> None:
@@ -54,6 +68,37 @@ class AutoScalingInstancePool:
         except ClientError as error:
             code = error.response["Error"]["Code"]
             raise ScalingRefusedError(f"SetDesiredCapacity {desired}: {code}") from error
+
+    def set_protection(
+        self, group_name: str, instance_ids: Sequence[str], *, is_protected: bool
+    ) -> None:
+        """Protect instances from scale-in, or end it; raises ScalingRefusedError."""
+        for start in range(0, len(instance_ids), _PROTECTION_LIMIT):
+            self._set_protection(
+                group_name, instance_ids[start : start + _PROTECTION_LIMIT], is_protected
+            )
+
+    def _set_protection(
+        self, group_name: str, instance_ids: Sequence[str], is_protected: bool
+    ) -> None:
+        try:
+            self._autoscaling.set_instance_protection(
+                AutoScalingGroupName=group_name,
+                InstanceIds=list(instance_ids),
+                ProtectedFromScaleIn=is_protected,
+            )
+        except ClientError as error:
+            code = error.response["Error"]["Code"]
+            raise ScalingRefusedError(f"SetInstanceProtection: {code}") from error
+
+    def is_refreshing(self, group_name: str) -> bool:
+        """Whether an instance refresh goes on."""
+        answer = self._autoscaling.describe_instance_refreshes(
+            AutoScalingGroupName=group_name, MaxRecords=1
+        )
+        # The newest comes first, and only one goes on at a time.
+        refreshes = answer.get("InstanceRefreshes", [])
+        return bool(refreshes) and refreshes[0]["Status"] not in _REFRESH_ENDS
 
     def _describe_members(self, members: Mapping[str, "GroupInstance"]) -> Sequence[GroupMember]:
         if not members:
@@ -73,6 +118,19 @@ class AutoScalingInstancePool:
                 address=instance.get("PrivateIpAddress", ""),
                 in_service=members[instance["InstanceId"]]["LifecycleState"] == "InService"
                 and instance["State"]["Name"] == "running",
+                is_protected=members[instance["InstanceId"]].get("ProtectedFromScaleIn", False),
             )
             for instance in described
         ]
+
+
+def _find_obstacles(group: "AutoScalingGroupTypeDef") -> Sequence[str]:
+    """Say what in a group's own description speaks against shrinking it."""
+    suspended = {process["ProcessName"] for process in group.get("SuspendedProcesses", [])}
+    obstacles = [
+        f"The process {name} is suspended." for name in ("Launch", "Terminate") if name in suspended
+    ]
+    pool = group.get("WarmPoolConfiguration")
+    if pool is not None and not pool.get("InstanceReusePolicy", {}).get("ReuseOnScaleIn", False):
+        obstacles.append("The warm pool takes no instance back: it would be terminated for good.")
+    return obstacles

@@ -23,3 +23,7 @@ class SystemClock:
     def sleep(self, seconds: float) -> None:
         """Wait for so many real seconds."""
         time.sleep(seconds)
+
+    def wait(self, seconds: float) -> None:
+        """Wait for so many seconds of this clock's time."""
+        time.sleep(seconds / self._rate)

@@ -249,6 +249,29 @@ class DynamoDBFleetStore:
             self._table.update_item(Key=key, UpdateExpression="REMOVE look_again")
         return ended
 
+    def start_draining(self, fleet: str, key: str) -> bool:
+        """Give an instance no more jobs, if it has none."""
+        # No attribute is no job: DynamoDB removes a set that was emptied.
+        return _succeeds(
+            lambda: self._table.update_item(
+                Key=_instance_key(fleet, key),
+                UpdateExpression="SET takes_jobs = :false",
+                ConditionExpression=Attr("takes_jobs").eq(True) & Attr("jobs").not_exists(),
+                ExpressionAttributeValues={":false": False},
+            )
+        )
+
+    def stop_draining(self, fleet: str, key: str) -> None:
+        """Let an instance take jobs again, if it is still known."""
+        _succeeds(
+            lambda: self._table.update_item(
+                Key=_instance_key(fleet, key),
+                UpdateExpression="SET takes_jobs = :true",
+                ConditionExpression=Attr("pk").exists(),
+                ExpressionAttributeValues={":true": True},
+            )
+        )
+
     def load_scaler(self, fleet: str) -> ScalerState:
         """What the scaler remembers of a fleet."""
         key = {"pk": fleet, "sk": "SCALER"}

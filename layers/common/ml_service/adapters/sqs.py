@@ -2,7 +2,7 @@
 
 from collections.abc import Sequence
 from datetime import UTC, datetime
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, Literal
 
 from botocore.exceptions import ClientError
 
@@ -86,6 +86,12 @@ class SqsJobQueue:
         if self.send([message]):
             return  # not taken: the original comes back by itself after its visibility timeout
         self.delete([message.receipt])
+
+    def count_waiting(self) -> int:
+        """SQS's own estimate of the messages that can be received."""
+        name: Literal["ApproximateNumberOfMessages"] = "ApproximateNumberOfMessages"
+        answer = self._client.get_queue_attributes(QueueUrl=self._queue_url, AttributeNames=[name])
+        return int(answer["Attributes"][name])
 
 
 class SqsRefusedMessages:

@@ -1,10 +1,13 @@
 """Fleets and their instances: who is ready, who has room, who is next."""
 
-from collections.abc import Collection, Iterable, Sequence
+from collections.abc import Collection, Iterable, Mapping, Sequence
 from dataclasses import dataclass, replace
 from datetime import datetime, timedelta
+from typing import Any, Self
 
-from pydantic import BaseModel, ConfigDict, Field
+from pydantic import BaseModel, ConfigDict, Field, model_validator
+
+from ml_service.domain.scaling_policy import ScalingPolicy, ScalingPreset, make_policy
 
 REGISTRY_MAX_AGE = timedelta(seconds=90)
 """Older than one minute tick and a half: admission then asks for itself."""
@@ -30,6 +33,19 @@ class Fleet(BaseModel):
     """T: more prompts than this on one instance ask for one instance more."""
     slots_per_instance: int = Field(gt=0)
     """K: at most this many of our prompts, pending and running, on one instance."""
+    scaling: Mapping[str, Any] = {}
+    """The preset and whatever else is to differ from the plain rule, by parameter."""
+
+    @model_validator(mode="after")
+    def _check_scaling(self) -> Self:
+        self.make_policy()
+        return self
+
+    def make_policy(self) -> ScalingPolicy:
+        """The scaler's policy for this fleet."""
+        parameters = dict(self.scaling)
+        preset = ScalingPreset(parameters.pop("preset", ScalingPreset.STREAK))
+        return make_policy(preset, threshold=self.threshold, **parameters)
 
 
 @dataclass(frozen=True)
@@ -42,6 +58,8 @@ class GroupMember:
     """Private IPv4 address; empty until EC2 has given one."""
     in_service: bool
     """InService in its group and running in EC2."""
+    is_protected: bool = False
+    """Auto Scaling may not choose it for scale-in."""
 
     @property
     def key(self) -> str:
@@ -57,6 +75,10 @@ class Group:
     minimum: int
     maximum: int
     members: Sequence[GroupMember]
+    obstacles: Sequence[str] = ()
+    """Sentences that say why the group must not shrink now."""
+    is_paused: bool = False
+    """A person has tagged it as paused: the scaler leaves it alone."""
 
 
 @dataclass(frozen=True)

@@ -69,6 +69,8 @@ class ScalerState(_Frozen):
     """Before this, nothing counts towards growing."""
     no_in_until: datetime | None = None
     """Before this, nothing counts towards shrinking."""
+    shielded: tuple[str, ...] = ()
+    """Ids of instances that were protected from scale-in for an action, and may still be."""
     intent: ScalingIntent | None = None
     """An action that was begun and whose end nobody has stored."""
 

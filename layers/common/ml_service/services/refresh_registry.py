@@ -1,10 +1,10 @@
 """The fleet table's instances, brought up to date with Auto Scaling, EC2 and ComfyUI itself."""
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from datetime import datetime
 
-from ml_service.domain.fleets import Fleet, Group
+from ml_service.domain.fleets import Fleet, Group, Instance
 from ml_service.ports import FleetStore, InstancePool, InstanceProbe
 
 
@@ -15,6 +15,8 @@ class FleetSnapshot:
     group: Group
     readings: Mapping[str, int | None]
     """Prompts by instance key, of the instances that are in service."""
+    instances: Sequence[Instance] = ()
+    """The members as the fleet table then knew them."""
 
 
 @dataclass(frozen=True)
@@ -34,9 +36,11 @@ class RefreshRegistry:
         for member in group.members:
             self.store.put_instance(name, member, reading=readings.get(member.key), at=now)
         present = {member.key for member in group.members}
-        for instance in self.store.list_instances(name):
+        instances = self.store.list_instances(name)
+        for instance in instances:
             if instance.key not in present:
                 self.store.remove_instance(name, instance.key)
             elif instance.may_return(now):
                 self.store.lift_quarantine(name, instance.key)
-        return FleetSnapshot(group, readings)
+        known = [instance for instance in instances if instance.key in present]
+        return FleetSnapshot(group, readings, known)

@@ -1,31 +1,36 @@
 """scale_fleets: one tick of the scaler, each fleet on its own."""
 
 from collections.abc import Mapping, Sequence
+from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
-from datetime import datetime
+from datetime import datetime, timedelta
 
 from ml_service.domain.errors import ScalingRefusedError
 from ml_service.domain.fleets import Fleet
 from ml_service.domain.scaling import (
     FleetObservation,
+    ScalerState,
     ScalingAction,
     ScalingDecision,
     decide_scaling,
 )
-from ml_service.domain.scaling_policy import ScalingPolicy
-from ml_service.ports import FleetStore, InstancePool
+from ml_service.ports import Clock, FleetStore, InstancePool, JobQueue
 from ml_service.services.refresh_registry import FleetSnapshot, RefreshRegistry
+from ml_service.services.remove_instances import RemoveInstances
+
+_LAST_REMOVAL = timedelta(seconds=10)
+"""A removal takes 45 s, and has to end before the function does and the next tick begins."""
 
 
 @dataclass(frozen=True)
 class FleetTick:
-    """What one tick did for one fleet."""
+    """What one check did for one fleet."""
 
     fleet: str
     decision: ScalingDecision | None = None
-    """None if the tick was a repeat, or the fleet could not be observed."""
+    """None if the check was a repeat, or the fleet could not be observed."""
     outcome: str = "REPEATED"
-    """DONE, NOT_ALLOWED, REFUSED, REPEATED, FAILED."""
+    """DONE, NOT_ALLOWED, POSTPONED, REFUSED, REPEATED, FAILED."""
     error: Exception | None = None
 
 
@@ -34,56 +39,127 @@ class ScaleFleets:
     """Observes, decides, acts, and writes every decision down."""
 
     fleets: Mapping[str, Fleet]
+    task_queues: Mapping[str, JobQueue]
     store: FleetStore
     pool: InstancePool
     registry: RefreshRegistry
+    remover: RemoveInstances
+    clock: Clock
     scaling_enabled: bool
     """False in a stage that uses another stage's instances: it decides, but never acts."""
 
-    def scale(self, *, tick: datetime, now: datetime) -> Sequence[FleetTick]:
-        """Run one tick, told by its event's own time; a failing fleet never stops the next."""
+    def scale(self, *, tick: datetime) -> Sequence[FleetTick]:
+        """Run one tick, told by its event's own time; a failing or slow fleet stops no other."""
+        with ThreadPoolExecutor(max(1, len(self.fleets))) as threads:
+            runs = threads.map(lambda name: self._run_checks(name, tick), self.fleets)
+            return [fleet_tick for run in runs for fleet_tick in run]
+
+    def _run_checks(self, name: str, tick: datetime) -> Sequence[FleetTick]:
+        policy = self.fleets[name].make_policy()
+        began = self.clock.now()
         ticks = []
-        for name, fleet in self.fleets.items():
+        for number in range(policy.checks_per_tick):
+            offset = number * policy.check_interval
+            early = began + offset - self.clock.now()
+            if early < -policy.check_interval / 2:
+                continue  # an earlier check acted, and took its time
+            if early > timedelta():
+                self.clock.wait(early.total_seconds())
             try:
-                ticks.append(self._scale_fleet(name, fleet, tick, now))
+                ticks.append(self._check(name, tick + offset, offset))
             except Exception as error:  # reported by the handler once every fleet had its turn
                 ticks.append(FleetTick(name, outcome="FAILED", error=error))
         return ticks
 
-    def _scale_fleet(self, name: str, fleet: Fleet, tick: datetime, now: datetime) -> FleetTick:
-        snapshot = self.registry.refresh(name, fleet, now=now)
+    def _check(self, name: str, tick: datetime, offset: timedelta) -> FleetTick:
+        fleet = self.fleets[name]
+        policy = fleet.make_policy()
+        snapshot = self.registry.refresh(name, fleet, now=self.clock.now())
         state = self.store.load_scaler(name)
-        policy = ScalingPolicy(threshold=fleet.threshold)
-        decision = decide_scaling(_observe(snapshot, tick), state, policy)
+        backlog = self.task_queues[name].count_waiting() if policy.counts_backlog else None
+        observation = make_observation(
+            snapshot,
+            tick,
+            backlog=backlog,
+            is_refreshing=self.pool.is_refreshing(fleet.group_name),
+        )
+        decision = decide_scaling(observation, state, policy)
         if decision is None:
             return FleetTick(name)
-        # The claim comes before the action: of two ticks of one minute only one may act.
-        if not self.store.save_scaler(name, decision.state, last_tick=state.last_tick):
+        shielded = self._list_shielded(state, snapshot, decision)
+        # The claim comes before the action: of two checks of one moment only one may act.
+        claim = _shield(decision.claim, shielded)
+        if not self.store.save_scaler(name, claim, last_tick=state.last_tick):
             return FleetTick(name)
-        outcome, error = self._act(fleet, decision)
-        if outcome in ("NOT_ALLOWED", "REFUSED"):
-            self.store.save_scaler(name, decision.state_if_refused, last_tick=tick)
+        if self.scaling_enabled and self.remover.mend(
+            name, fleet, snapshot, shielded=state.shielded
+        ):
+            shielded = self._list_shielded(ScalerState(), snapshot, decision)
+        outcome, error, shielded = self._act(name, snapshot, decision, offset, shielded)
+        after = decision.state if outcome == "DONE" else decision.state_if_refused
+        if (after := _shield(after, shielded)) != claim:
+            self.store.save_scaler(name, after, last_tick=tick)
         self.store.add_decision(name, decision, outcome=outcome)
         return FleetTick(name, decision, outcome, error)
 
-    def _act(self, fleet: Fleet, decision: ScalingDecision) -> tuple[str, Exception | None]:
+    def _list_shielded(
+        self, state: ScalerState, snapshot: FleetSnapshot, decision: ScalingDecision
+    ) -> Sequence[str]:
+        """Ids of the instances to be protected, or protected before; known before it is done."""
+        if decision.action is not ScalingAction.SCALE_IN or not self.scaling_enabled:
+            return state.shielded
+        ids = {m.instance_id for m in snapshot.group.members if m.in_service and not m.is_protected}
+        return sorted(ids.union(state.shielded))
+
+    def _act(
+        self,
+        name: str,
+        snapshot: FleetSnapshot,
+        decision: ScalingDecision,
+        offset: timedelta,
+        shielded: Sequence[str],
+    ) -> tuple[str, Exception | None, Sequence[str]]:
+        fleet = self.fleets[name]
         if decision.action is ScalingAction.NONE:
-            return "DONE", None
+            return "DONE", None, shielded
         if not self.scaling_enabled:
-            return "NOT_ALLOWED", None
+            return "NOT_ALLOWED", None, shielded
         try:
-            self.pool.set_desired(fleet.group_name, decision.desired)
+            if decision.action is ScalingAction.SCALE_OUT:
+                self.pool.set_desired(fleet.group_name, decision.desired)
+            elif offset > _LAST_REMOVAL:
+                return "POSTPONED", None, shielded
+            elif self.remover.remove(name, fleet, snapshot.group, desired=decision.desired):
+                shielded = ()
         except ScalingRefusedError as error:
-            return "REFUSED", error
-        return "DONE", None
+            return "REFUSED", error, shielded
+        return "DONE", None, shielded
 
 
-def _observe(snapshot: FleetSnapshot, tick: datetime) -> FleetObservation:
+def make_observation(
+    snapshot: FleetSnapshot, tick: datetime, *, backlog: int | None, is_refreshing: bool
+) -> FleetObservation:
+    """What the policy is told of a fleet."""
+    group = snapshot.group
+    in_service = [member for member in group.members if member.in_service]
+    obstacles = list(group.obstacles)
+    if is_refreshing:
+        obstacles.append("An instance refresh is going on.")
+    if in_service and all(member.is_protected for member in in_service):
+        obstacles.append("Every instance is protected from scale-in.")
     return FleetObservation(
         tick=tick,
-        desired=snapshot.group.desired,
-        minimum=snapshot.group.minimum,
-        maximum=snapshot.group.maximum,
+        desired=group.desired,
+        minimum=group.minimum,
+        maximum=group.maximum,
         readings=tuple(snapshot.readings.values()),
-        launching=max(0, snapshot.group.desired - len(snapshot.readings)),
+        launching=max(0, group.desired - len(snapshot.readings)),
+        backlog=backlog,
+        jobs=sum(len(instance.jobs) for instance in snapshot.instances),
+        obstacles=obstacles,
+        is_paused=group.is_paused,
     )
+
+
+def _shield(state: ScalerState, shielded: Sequence[str]) -> ScalerState:
+    return state.model_copy(update={"shielded": tuple(shielded)})

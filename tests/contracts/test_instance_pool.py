@@ -1,0 +1,152 @@
+"""What AutoScalingInstancePool makes of AWS's own answers, on moto and where moto has none."""
+
+from collections.abc import Iterator
+from typing import Any
+
+import boto3
+import pytest
+from botocore.stub import Stubber
+from moto import mock_aws
+
+from ml_service.adapters.autoscaling import PAUSE_TAG, AutoScalingInstancePool
+from ml_service.domain.errors import ScalingRefusedError
+
+GROUP = "group-pulid"
+
+
+@pytest.fixture
+def autoscaling(monkeypatch: pytest.MonkeyPatch) -> Iterator[Any]:
+    for name in ("AWS_ACCESS_KEY_ID", "AWS_SECRET_ACCESS_KEY"):
+        monkeypatch.setenv(name, "testing")
+    monkeypatch.setenv("AWS_DEFAULT_REGION", "us-east-1")
+    with mock_aws():
+        client = boto3.client("autoscaling")
+        client.create_launch_configuration(
+            LaunchConfigurationName="comfyui", ImageId="ami-1", InstanceType="g5.xlarge"
+        )
+        client.create_auto_scaling_group(
+            AutoScalingGroupName=GROUP,
+            LaunchConfigurationName="comfyui",
+            MinSize=1,
+            MaxSize=3,
+            DesiredCapacity=2,
+            AvailabilityZones=["us-east-1a"],
+        )
+        yield client
+
+
+@pytest.fixture
+def pool(autoscaling: Any) -> AutoScalingInstancePool:
+    return AutoScalingInstancePool(autoscaling, boto3.client("ec2"))
+
+
+def test_a_usual_group_may_shrink(pool: AutoScalingInstancePool):
+    group = pool.describe(GROUP)
+    assert (group.desired, group.minimum, group.maximum) == (2, 1, 3)
+    assert group.obstacles == []
+    assert not group.is_paused
+    assert [member.is_protected for member in group.members] == [False, False]
+
+
+def test_only_the_unprotected_instance_goes(pool: AutoScalingInstancePool):
+    first, second = pool.describe(GROUP).members
+    pool.set_protection(GROUP, [first.instance_id], is_protected=True)
+    pool.set_desired(GROUP, 1)
+    (left,) = pool.describe(GROUP).members
+    assert (left.instance_id, left.is_protected) == (first.instance_id, True)
+    pool.set_protection(GROUP, [first.instance_id], is_protected=False)
+    assert not pool.describe(GROUP).members[0].is_protected
+    assert second.instance_id != left.instance_id
+
+
+def test_more_instances_than_one_call_may_name_are_protected_in_several(
+    autoscaling: Any, pool: AutoScalingInstancePool
+):
+    ids = [f"i-{number:017}" for number in range(120)]
+    with Stubber(autoscaling) as aws:
+        for start, end in ((0, 50), (50, 100), (100, 120)):
+            aws.add_response(
+                "set_instance_protection",
+                {},
+                {
+                    "AutoScalingGroupName": GROUP,
+                    "InstanceIds": ids[start:end],
+                    "ProtectedFromScaleIn": True,
+                },
+            )
+        pool.set_protection(GROUP, ids, is_protected=True)
+        aws.assert_no_pending_responses()
+
+
+def test_a_protection_that_is_refused_is_told(autoscaling: Any, pool: AutoScalingInstancePool):
+    with Stubber(autoscaling) as aws:
+        aws.add_client_error("set_instance_protection", "ResourceContention")
+        with pytest.raises(ScalingRefusedError, match="ResourceContention"):
+            pool.set_protection(GROUP, ["i-00000000000000001"], is_protected=True)
+
+
+@pytest.mark.parametrize(
+    ("processes", "obstacles"),
+    [
+        (["Terminate"], ["The process Terminate is suspended."]),
+        (["Launch"], ["The process Launch is suspended."]),
+        (["AZRebalance"], []),
+    ],
+)
+def test_suspended_processes_are_obstacles(
+    autoscaling: Any, pool: AutoScalingInstancePool, processes: list[str], obstacles: list[str]
+):
+    autoscaling.suspend_processes(AutoScalingGroupName=GROUP, ScalingProcesses=processes)
+    assert pool.describe(GROUP).obstacles == obstacles
+
+
+@pytest.mark.parametrize(("reuses", "count"), [(True, 0), (False, 1)])
+def test_a_warm_pool_that_takes_nothing_back_is_an_obstacle(
+    autoscaling: Any, pool: AutoScalingInstancePool, reuses: bool, count: int
+):
+    autoscaling.put_warm_pool(
+        AutoScalingGroupName=GROUP,
+        PoolState="Stopped",
+        InstanceReusePolicy={"ReuseOnScaleIn": reuses},
+    )
+    assert len(pool.describe(GROUP).obstacles) == count
+
+
+@pytest.mark.parametrize(("value", "paused"), [("true", True), ("True", True), ("false", False)])
+def test_a_tag_pauses_the_group(
+    autoscaling: Any, pool: AutoScalingInstancePool, value: str, paused: bool
+):
+    autoscaling.create_or_update_tags(
+        Tags=[
+            {
+                "ResourceId": GROUP,
+                "ResourceType": "auto-scaling-group",
+                "Key": PAUSE_TAG,
+                "Value": value,
+                "PropagateAtLaunch": False,
+            }
+        ]
+    )
+    assert pool.describe(GROUP).is_paused is paused
+
+
+@pytest.mark.parametrize(
+    ("statuses", "refreshing"),
+    [
+        ([], False),
+        (["Pending"], True),
+        (["InProgress"], True),
+        (["Baking"], True),
+        (["RollbackInProgress"], True),
+        (["Successful"], False),
+        (["Cancelled"], False),
+        (["RollbackSuccessful"], False),
+    ],
+)
+def test_the_newest_instance_refresh_tells(
+    autoscaling: Any, pool: AutoScalingInstancePool, statuses: list[str], refreshing: bool
+):
+    refreshes = [{"InstanceRefreshId": "1", "Status": status} for status in statuses]
+    with Stubber(autoscaling) as aws:
+        aws.add_response("describe_instance_refreshes", {"InstanceRefreshes": refreshes})
+        assert pool.is_refreshing(GROUP) is refreshing
