@@ -20,7 +20,7 @@ _STARS = {
     ("RunJobRole", "*"): "neither log deliveries nor X-Ray have a resource level",
     ("NetworkInterfacePolicy", "*"): "Lambda demands these on all resources",
     ("AdmitJobsRole", "*"): "the two describe calls have no resource level",
-    ("ScaleFleetsRole", "*"): "the two describe calls have no resource level",
+    ("ScaleFleetsRole", "*"): "the three describe calls have no resource level",
     ("CollectOutputsRole", "${ResultBucket.Arn}/comfyui-results/*"): "all files of the contract",
     ("SubmitPromptRole", "arn:aws:s3:::${Names}/*"): "all objects of an allowed bucket",
     ("SubmitPromptRole", "/*,arn:aws:s3:::"): "the same, between two buckets",
@@ -33,6 +33,7 @@ _STARS = {
 }
 _ACTIONS_ON_ANY_RESOURCE = {
     "autoscaling:DescribeAutoScalingGroups",
+    "autoscaling:DescribeInstanceRefreshes",
     "ec2:AssignPrivateIpAddresses",
     "ec2:CreateNetworkInterface",
     "ec2:DeleteNetworkInterface",
@@ -56,7 +57,9 @@ _ACTIONS_ON_ANY_RESOURCE = {
 # boto3's calls in the adapters, as IAM names them.
 _CALLS = {
     "autoscaling:DescribeAutoScalingGroups": "describe_auto_scaling_groups",
+    "autoscaling:DescribeInstanceRefreshes": "describe_instance_refreshes",
     "autoscaling:SetDesiredCapacity": "set_desired_capacity",
+    "autoscaling:SetInstanceProtection": "set_instance_protection",
     "dynamodb:DeleteItem": "delete_item",
     "dynamodb:GetItem": "get_item",
     "dynamodb:PutItem": "put_item",
@@ -69,6 +72,7 @@ _CALLS = {
     "sns:Publish": "publish",
     "sqs:DeleteMessage": "delete_message",
     "sqs:GetQueueUrl": "get_queue_url",
+    "sqs:GetQueueAttributes": "get_queue_attributes",
     "sqs:ReceiveMessage": "receive_message",
     "sqs:SendMessage": "send_message",
     "states:StartExecution": "start_execution",
@@ -77,7 +81,6 @@ _CALLS = {
 _SILENT = {
     "logs:CreateLogStream": "Lambda itself, before a function's first line",
     "logs:PutLogEvents": "Lambda itself, for every line",
-    "sqs:GetQueueAttributes": "the event source mapping of the input queue",
     "s3:AbortMultipartUpload": "upload_fileobj, when a part fails",
     "s3:ListBucket": "GetObject, to tell an absent object from a forbidden one",
     "s3:PutObjectAcl": "upload_fileobj, for the ACL that the backend's contract asks for",
@@ -128,10 +131,13 @@ def test_dev_cannot_change_the_fleets(deployments: Mapping[str, Deployment]) -> 
     """dev shares prod's instances: what it may not do, no fault in the code can make it do."""
     assert _list_actions(deployments["prod"], "autoscaling:") == {
         "autoscaling:DescribeAutoScalingGroups",
+        "autoscaling:DescribeInstanceRefreshes",
         "autoscaling:SetDesiredCapacity",
+        "autoscaling:SetInstanceProtection",
     }
     assert _list_actions(deployments["dev"], "autoscaling:") == {
-        "autoscaling:DescribeAutoScalingGroups"
+        "autoscaling:DescribeAutoScalingGroups",
+        "autoscaling:DescribeInstanceRefreshes",
     }
 
 
