@@ -9,12 +9,13 @@ from typing import Any
 import boto3
 from pydantic import TypeAdapter
 
+from ml_service.adapters.autoscaling import AutoScalingInstancePool
 from ml_service.adapters.clock import SystemClock
 from ml_service.adapters.dynamodb import DynamoDBFleetStore, DynamoDBJobStore
 from ml_service.domain.errors import JobNotFoundError, MlServiceError
 from ml_service.domain.fleets import Fleet
 from ml_service.domain.jobs import Job, make_refused_id
-from ml_service.ports import Clock, FleetStore, JobStore
+from ml_service.ports import Clock, FleetStore, InstancePool, JobStore
 from ml_service.settings import Settings, load_settings
 
 _ROLE_KEYS = ("MainKey", "CoverKey", "ThumbnailKey", "MaskKey")
@@ -70,10 +71,14 @@ class Backend:
         self._autoscaling = boto3.client("autoscaling", **options)
         self.functions = boto3.client("lambda", **options)
         self.stepfunctions = boto3.client("stepfunctions", **options)
+        self.pool: InstancePool = AutoScalingInstancePool(
+            self._autoscaling, boto3.client("ec2", **options)
+        )
         dynamodb = boto3.resource("dynamodb", **options)
         self.job_table = dynamodb.Table(ready["job_table"])
         self.jobs: JobStore = DynamoDBJobStore(self.job_table)
-        self.fleets: FleetStore = DynamoDBFleetStore(dynamodb.Table(ready["fleet_table"]))
+        self.fleet_table = dynamodb.Table(ready["fleet_table"])
+        self.fleets: FleetStore = DynamoDBFleetStore(self.fleet_table)
 
     def put_input(self, key: str, content: bytes) -> None:
         """Store an input file where messages may point at it; raises NoInputBucketError."""

@@ -7,6 +7,7 @@ from typing import TYPE_CHECKING, Annotated
 import typer
 
 from local.dead_letter_commands import app as dead_letters_app
+from local.scaler_commands import scaler_app
 from local.simulation.commands import simulate_scaling, trace_app
 from local.target_options import EndpointOption, ReadyFileOption, StageOption
 from local.workflow_commands import app as workflows_app
@@ -27,6 +28,7 @@ jobs_app = typer.Typer(help="Look at jobs.", no_args_is_help=True)
 app.add_typer(jobs_app, name="jobs")
 app.add_typer(dead_letters_app, name="dlq")
 app.add_typer(workflows_app, name="workflows")
+app.add_typer(scaler_app, name="scaler")
 app.add_typer(trace_app, name="trace")
 app.command("simulate")(simulate_scaling)
 

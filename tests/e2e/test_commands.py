@@ -47,6 +47,29 @@ def test_a_job_is_submitted_awaited_saved_listed_and_shown(here: list[str], tmp_
     assert shown["reply"]["source"] == "ComfyUiResult"
 
 
+def test_the_jobs_that_ran_become_a_trace(here: list[str], backend: Backend, tmp_path: Path):
+    done = run("submit", "flux-prompt", "--input", "promptText=a kite", "--wait", *here)
+    assert done.returncode == 0, done.stderr
+    trace = tmp_path / "trace.csv"
+    exported = run("trace", "export", "pulid", str(trace), *here)
+    assert exported.returncode == 0, exported.stderr
+    simulated = run("simulate", str(trace))
+    assert simulated.returncode == 0, simulated.stderr
+    assert "streak" in simulated.stdout
+
+
+def test_the_scaler_says_what_it_did_and_what_it_would_do(here: list[str]):
+    history = run("scaler", "history", "pulid", *here)
+    assert history.returncode == 0, history.stderr
+    assert "DONE" in history.stdout
+    explained = run("scaler", "explain", "pulid", *here)
+    assert explained.returncode == 0, explained.stderr
+    assert "1 to 3" in explained.stdout
+    unknown = run("scaler", "explain", "pulit", *here)
+    assert unknown.returncode == 1
+    assert "no fleet 'pulit', only lip-sync, pulid, makeup" in unknown.stderr
+
+
 def test_a_refused_job_is_told_at_once(here: list[str]):
     done = run("submit", "flux-photo-prompt", "--wait", *here)
     assert done.returncode == 1
