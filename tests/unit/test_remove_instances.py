@@ -139,6 +139,14 @@ def test_a_group_that_changed_meanwhile_stops_it(changes: dict[str, object]):
     assert all(i.takes_jobs for i in world.store.list_instances("pulid"))
 
 
+def test_an_instance_that_takes_jobs_again_stays():
+    world = World()
+    world.during("wait", lambda: world.store.stop_draining("pulid", world.members[0].key))
+    with pytest.raises(ScalingRefusedError):
+        world.remove(desired=2)
+    assert world.is_as_before()
+
+
 def test_an_instance_refresh_that_began_meanwhile_stops_it():
     world = World()
     world.during("wait", lambda: world.pool.refreshing.add(FLEET.group_name))

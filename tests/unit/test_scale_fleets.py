@@ -212,7 +212,8 @@ class TestWithOneFleet:
         assert not all(i.takes_jobs for i in world.store.list_instances("pulid"))
         world.pool.crashes = None
         world.probe.readings["10.0.0.1"] = 3
-        self.run(world, 3)
+        assert self.run(world, 3)[0].outcome == "HELD", "it may be alive"
+        self.run(world, 5)
         assert all(i.takes_jobs for i in world.store.list_instances("pulid"))
         assert not any(m.is_protected for m in world.pool.groups[self.group_name].members)
 

@@ -97,7 +97,8 @@ class RemoveInstances:
         known = {instance.key: instance for instance in self.store.list_instances(name)}
         for victim in victims:
             instance = known.get(victim.key)
-            if readings.get(victim.address) != 0 or instance is None or instance.jobs:
+            is_drained = instance is not None and not instance.takes_jobs and not instance.jobs
+            if readings.get(victim.address) != 0 or not is_drained:
                 raise ScalingRefusedError(f"{victim.instance_id} is not idle any more.")
 
     def _require_unchanged(self, fleet: Fleet, before: Group) -> None:

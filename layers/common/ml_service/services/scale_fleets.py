@@ -20,6 +20,8 @@ from ml_service.services.remove_instances import RemoveInstances
 
 _LAST_REMOVAL = timedelta(seconds=10)
 """A removal takes 45 s, and has to end before the function does and the next tick begins."""
+_LONGEST_REMOVAL = timedelta(seconds=150)
+"""After so long one that has not told its end has died, even where local mode's clock runs fast."""
 
 
 @dataclass(frozen=True)
@@ -30,7 +32,7 @@ class FleetTick:
     decision: ScalingDecision | None = None
     """None if the check was a repeat, or the fleet could not be observed."""
     outcome: str = "REPEATED"
-    """DONE, NOT_ALLOWED, POSTPONED, REFUSED, REPEATED, FAILED."""
+    """DONE, NOT_ALLOWED, POSTPONED, REFUSED, REPEATED, HELD (by a removal at work), FAILED."""
     error: Exception | None = None
 
 
@@ -76,6 +78,8 @@ class ScaleFleets:
         policy = fleet.make_policy()
         snapshot = self.registry.refresh(name, fleet, now=self.clock.now())
         state = self.store.load_scaler(name)
+        if _is_removing(state, snapshot, tick):
+            return FleetTick(name, outcome="HELD")
         backlog = self.task_queues[name].count_waiting() if policy.counts_backlog else None
         observation = make_observation(
             snapshot,
@@ -158,6 +162,16 @@ def make_observation(
         jobs=sum(len(instance.jobs) for instance in snapshot.instances),
         obstacles=obstacles,
         is_paused=group.is_paused,
+    )
+
+
+def _is_removing(state: ScalerState, snapshot: FleetSnapshot, tick: datetime) -> bool:
+    """Whether a removal that was begun may still be at work: another check would disturb it."""
+    return (
+        state.intent is not None
+        and state.last_tick is not None
+        and state.intent.desired < snapshot.group.desired
+        and tick - state.last_tick < _LONGEST_REMOVAL
     )
 
 
