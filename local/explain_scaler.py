@@ -1,7 +1,7 @@
 """What the scaler has decided, and what it would decide now."""
 
 from collections.abc import Sequence
-from datetime import UTC, datetime
+from datetime import datetime
 
 from rich.table import Table
 
@@ -81,13 +81,9 @@ def _decide(
     instances = [i for i in backend.fleets.list_instances(name) if i.key in keys]
     snapshot = FleetSnapshot(group, {i.key: i.reading for i in instances}, instances)
     queue = SqsJobQueue(backend.sqs, fleet.task_queue_url)
-    # Local mode's clock runs ahead of this one: a check is never before the last that was made.
-    now = datetime.now(UTC)
-    if state.last_tick is not None:
-        now = max(now, state.last_tick + policy.check_interval)
     observation = make_observation(
         snapshot,
-        now,
+        backend.make_clock().now(),
         backlog=queue.count_waiting() if policy.counts_backlog else None,
         is_refreshing=backend.pool.is_refreshing(fleet.group_name),
     )
