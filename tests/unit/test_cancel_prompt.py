@@ -1,7 +1,8 @@
 from dataclasses import dataclass, field
+from datetime import datetime, timedelta
 
 from ml_service.domain.errors import InstanceUnreachableError
-from ml_service.domain.jobs import Job, JobState
+from ml_service.domain.jobs import CANCEL_GRACE, Job, JobState
 from ml_service.services.cancel_prompt import CancelPrompt
 from tests.fakes import NOON, InMemoryFleetStore, InMemoryJobStore
 from tests.makers import JOB_ID, make_instance, make_job
@@ -41,10 +42,10 @@ def abandoned_twice() -> Job:
     return job.close(JobState.CANCELLED, reply="r", at=NOON)
 
 
-def cancel(instances: Instances, *names: str) -> Job:
+def cancel(instances: Instances, *names: str, now: datetime = NOON + CANCEL_GRACE) -> Job:
     jobs = InMemoryJobStore(abandoned_twice())
     store = InMemoryFleetStore(FLEET, *(make_instance(name) for name in names))
-    returned = CancelPrompt(jobs, store, instances).cancel(JOB_ID)
+    returned = CancelPrompt(jobs, store, instances).cancel(JOB_ID, now=now)
     assert returned == jobs.get(JOB_ID)
     return returned
 
@@ -52,6 +53,13 @@ def cancel(instances: Instances, *names: str) -> Job:
 def test_every_abandoned_prompt_is_cancelled_where_it_was():
     instances = Instances()
     assert cancel(instances, "a", "b").abandoned == ()
+    assert instances.cancelled == [("10.0.0.1", "p1"), ("10.0.0.2", "p2")]
+
+
+def test_a_prompt_that_may_still_be_posted_is_cancelled_once_more_later():
+    instances = Instances()
+    left = cancel(instances, "a", "b", now=NOON + CANCEL_GRACE - timedelta(seconds=1))
+    assert [prompt.prompt_id for prompt in left.abandoned] == ["p1", "p2"]
     assert instances.cancelled == [("10.0.0.1", "p1"), ("10.0.0.2", "p2")]
 
 
@@ -82,6 +90,7 @@ def test_a_job_that_somebody_else_writes_meanwhile_keeps_both_changes():
             super().save(job)
 
     jobs = Raced(abandoned_twice())
-    CancelPrompt(jobs, InMemoryFleetStore(FLEET), Instances()).cancel(JOB_ID)
+    service = CancelPrompt(jobs, InMemoryFleetStore(FLEET), Instances())
+    service.cancel(JOB_ID, now=NOON + CANCEL_GRACE)
     job = jobs.get(JOB_ID)
     assert (job.abandoned, job.published_at) == ((), NOON)

@@ -45,7 +45,7 @@ CLOSE_GRACE = timedelta(minutes=5)
 PUBLISH_GRACE = timedelta(minutes=2)
 """A closed job's reply is out and its video handed on by then, or who closed it has died."""
 CANCEL_GRACE = timedelta(minutes=1)
-"""A closed job's prompt is cancelled by then, or it is cancelled again."""
+"""A closed job's prompt is cancelled again then: it may have been posted after the first time."""
 
 
 class JobState(StrEnum):

@@ -1,9 +1,10 @@
 """cancel_prompt: ends the prompts that nobody waits for any more, each by its own id."""
 
 from dataclasses import dataclass
+from datetime import datetime
 
 from ml_service.domain.errors import InstanceError, JobChangedError
-from ml_service.domain.jobs import AbandonedPrompt, Job
+from ml_service.domain.jobs import CANCEL_GRACE, AbandonedPrompt, Job
 from ml_service.ports import ComfyUIConnector, FleetStore, JobStore
 
 _WRITE_TRIES = 5  # against the job's execution, which may be at work on it
@@ -20,15 +21,17 @@ class CancelPrompt:
     store: FleetStore
     connector: ComfyUIConnector
 
-    def cancel(self, job_id: str) -> Job:
+    def cancel(self, job_id: str, *, now: datetime) -> Job:
         """Cancel a job's abandoned prompts; those that could not be stay in its record.
 
-        Raises JobNotFoundError.
+        Those of a job that was closed a moment ago stay, too: a step that was at work then may post
+        its prompt after this. The sweep comes back for them. Raises JobNotFoundError.
         """
         job = self.jobs.get(job_id)
         known = {instance.key for instance in self.store.list_instances(job.fleet)}
         gone = {prompt.prompt_id for prompt in job.abandoned if self._is_gone(prompt, known)}
-        return self._drop(job, gone) if gone else job
+        may_still_come = job.closed_at is not None and now < job.closed_at + CANCEL_GRACE
+        return self._drop(job, gone) if gone and not may_still_come else job
 
     def _is_gone(self, prompt: AbandonedPrompt, known: set[str]) -> bool:
         if prompt.instance not in known:
