@@ -29,6 +29,9 @@ def handler(event: dict[str, Any], context: LambdaContext) -> None:
         report = service.admit(name)
         if not report.was_first:
             continue
+        if not report.ready_instances:
+            logger.warning("no instance is ready", extra={"fleet": name})
+            metrics.add_metric("NoCapacity", MetricUnit.Count, 1)
         logger.info(
             "fleet admitted",
             extra={

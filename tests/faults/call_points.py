@@ -28,8 +28,8 @@ class Strike(Enum):
 class CallPoints:
     """One invocation's port calls, counted, with a strike at one of them."""
 
-    at: int
-    """Which call, from 1; 0 for none."""
+    at: int | str
+    """Which call: a number from 1, or port and method of the first that is to be struck."""
     strike: Strike = Strike.FAILS
     meets: Callable[[], object] | None = None
     """What else happens just before the call."""
@@ -60,9 +60,10 @@ class CallPoints:
         if name == "connect":
             return _WatchedPort(self, port.connect(*args, **kwargs))
         self.made += 1
-        is_struck = self.made == self.at
+        call = f"{type(port).__name__}.{name}"
+        is_struck = not self.struck_at and self.at in (self.made, call)
         if is_struck:
-            self.struck_at = f"{type(port).__name__}.{name}"
+            self.struck_at = call
             if self.meets is not None:
                 self.meets()
             if self.strike in (Strike.FAILS, Strike.DIES_BEFORE):

@@ -13,6 +13,7 @@ from functools import partial
 from itertools import count
 from typing import Any
 
+from ml_service.domain.errors import ExecutionsThrottledError
 from ml_service.domain.fleets import Group, GroupMember
 from ml_service.domain.jobs import Job
 from ml_service.domain.prompts import make_prompt_id
@@ -53,13 +54,17 @@ MAX_OUTLIVING = timedelta(minutes=3)
 
 
 class Stage:
-    """One fleet of a stage, with instances whose prompts run one after the other."""
+    """One fleet of a stage, with instances whose prompts run one after the other.
+
+    It never has fewer of them than at first, unless a ``minimum`` says so.
+    """
 
     def __init__(
         self,
         *,
         workflow: str = "flux-prompt",
         instances: int = 2,
+        minimum: int = 0,
         slots: int = SLOTS,
         prompt_seconds: float = 3.0,
         jobs: InMemoryJobStore | None = None,
@@ -88,7 +93,8 @@ class Stage:
         self.instances = SimulatedInstances()
         self.runs: list[str] = []
         self.group_name = self.fleets[self.fleet].group_name
-        self.pool = InMemoryInstancePool({self.group_name: Group(instances, 1, MAX_INSTANCES, [])})
+        group = Group(instances, minimum or instances, MAX_INSTANCES, [])
+        self.pool = InMemoryInstancePool({self.group_name: group})
         self.executions: dict[tuple[str, int], Execution] = {}
         self.is_throttled = False
         """Whether Step Functions starts nothing."""
@@ -195,11 +201,13 @@ class Stage:
         )
         self._invoke(lambda: service.sweep(self.clock.now()))
 
-    def scale(self) -> None:
-        service = self._make(
+    def make_scaler(self) -> ScaleFleets:
+        return self._make(
             ScaleFleets(self.fleets, self.store, self.pool, self._registry(), scaling_enabled=True)
         )
-        now = self.clock.now()
+
+    def scale(self) -> None:
+        service, now = self.make_scaler(), self.clock.now()
         self._invoke(lambda: service.scale(tick=now, now=now))
 
     def tick(self) -> None:
@@ -236,7 +244,7 @@ class Stage:
     def start(self, job_id: str, run: int) -> bool:
         """The port JobRunner."""
         if self.is_throttled:
-            raise RuntimeError("ThrottlingException")
+            raise ExecutionsThrottledError("ThrottlingException")
         execution = self.executions.get((job_id, run))
         if execution is not None:
             return execution.status == "RUNNING"

@@ -274,7 +274,7 @@ class MediaStore(Protocol):
         """Stream an input. Raises InputNotFoundError, InputForbiddenError."""
 
     def put_result(self, key: str, content: BinaryIO, *, content_type: str) -> None:
-        """Store a result; raises OutputTooLargeError."""
+        """Store a result; raises OutputTooLargeError, OutputUploadError."""
 
     def copy_result(self, key: str, *, to_bucket: str, to_key: str) -> None:
         """Copy a stored result into another bucket; raises HandOffFailedError."""
@@ -307,7 +307,10 @@ class JobRunner(Protocol):
     """Starts executions of the state machine."""
 
     def start(self, job_id: str, run: int) -> bool:
-        """Start a job's run; a repeat while it runs has no effect. False if it has ended."""
+        """Start a job's run; a repeat while it runs has no effect. False if it has ended.
+
+        Raises ExecutionsThrottledError.
+        """
 
     def is_running(self, job_id: str, run: int) -> bool:
         """Whether the execution of a job's run was started and has not ended."""

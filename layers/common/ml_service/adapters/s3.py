@@ -5,13 +5,14 @@ from contextlib import closing, contextmanager
 from typing import TYPE_CHECKING, BinaryIO, cast
 
 from boto3.s3.transfer import TransferConfig
-from botocore.exceptions import ClientError
+from botocore.exceptions import BotoCoreError, ClientError
 
 from ml_service.domain.errors import (
     HandOffFailedError,
     InputForbiddenError,
     InputNotFoundError,
     OutputTooLargeError,
+    OutputUploadError,
 )
 from ml_service.domain.inputs import MediaSource
 from ml_service.ports import MediaStream
@@ -69,13 +70,16 @@ class S3MediaStore:
 
     def put_result(self, key: str, content: BinaryIO, *, content_type: str) -> None:
         """Store a result of up to 2 GiB, in parts if it is large; nothing is left of a failure."""
-        self._client.upload_fileobj(
-            cast(BinaryIO, _Limited(content, key)),
-            self._result_bucket,
-            key,
-            ExtraArgs={"ContentType": content_type, "ACL": "bucket-owner-full-control"},
-            Config=_TRANSFER,
-        )
+        try:
+            self._client.upload_fileobj(
+                cast(BinaryIO, _Limited(content, key)),
+                self._result_bucket,
+                key,
+                ExtraArgs={"ContentType": content_type, "ACL": "bucket-owner-full-control"},
+                Config=_TRANSFER,
+            )
+        except (ClientError, BotoCoreError) as error:
+            raise OutputUploadError(f"The output {key} could not be stored.") from error
 
     def copy_result(self, key: str, *, to_bucket: str, to_key: str) -> None:
         """Copy a result within S3; one call does, since S3 takes up to 5 GB for it."""

@@ -3,8 +3,14 @@
 import json
 from typing import TYPE_CHECKING
 
+from botocore.exceptions import ClientError
+
+from ml_service.domain.errors import ExecutionsThrottledError
+
 if TYPE_CHECKING:
     from types_boto3_stepfunctions import SFNClient
+
+_THROTTLES = frozenset({"ThrottlingException", "ExecutionLimitExceeded"})
 
 
 class StepFunctionsJobRunner:
@@ -15,7 +21,10 @@ class StepFunctionsJobRunner:
         self._state_machine_arn = state_machine_arn
 
     def start(self, job_id: str, run: int) -> bool:
-        """Start a run of a job, unless it was started before; False if it has ended."""
+        """Start a run of a job, unless it was started before; False if it has ended.
+
+        Raises ExecutionsThrottledError.
+        """
         try:
             self._client.start_execution(
                 stateMachineArn=self._state_machine_arn,
@@ -24,6 +33,11 @@ class StepFunctionsJobRunner:
             )
         except self._client.exceptions.ExecutionAlreadyExists:
             return False  # while it runs, the same call is simply accepted
+        except ClientError as error:
+            code = error.response["Error"]["Code"]
+            if code in _THROTTLES:
+                raise ExecutionsThrottledError(code) from error
+            raise
         return True
 
     def is_running(self, job_id: str, run: int) -> bool:

@@ -6,13 +6,14 @@
     ├── JobError                     a job has failed for good
     │   ├── InputNotFoundError, InputForbiddenError, InputTooLargeError, UnsupportedMediaError
     │   ├── PromptRefusedError, PromptFailedError
-    │   ├── OutputMissingError, OutputInvalidError, OutputTooLargeError
+    │   ├── OutputMissingError, OutputInvalidError, OutputTooLargeError, OutputUploadError
     │   └── DeadlineExceededError, AttemptsExhaustedError, JobClosedError
     ├── InstanceError                an instance is of no use now: the job goes elsewhere
     │   ├── InstanceUnreachableError     transient: no connection, or an answer of status 500
     │   │   └── InstanceSilentError          connected, but no answer in time
     │   └── InstanceFaultyError          permanent: what answers there is no ComfyUI that we know
     ├── HandOffFailedError           a bucket or queue takes nothing from us: it is left at that
+    ├── ExecutionsThrottledError     Step Functions starts no execution now: ask again later
     ├── ScalingRefusedError          Auto Scaling did not accept a desired capacity
     ├── JobNotFoundError             no record has this job id
     ├── JobChangedError              somebody else wrote the job record first: read it again
@@ -117,6 +118,12 @@ class OutputTooLargeError(JobError):
     code = "OUTPUT_TOO_LARGE"
 
 
+class OutputUploadError(JobError):
+    """When an output file could not be stored, however often it was tried; the run is not lost."""
+
+    code = "OUTPUT_UPLOAD"
+
+
 class DeadlineExceededError(JobError):
     """When a job has run longer than its workflow allows."""
 
@@ -153,6 +160,10 @@ class InstanceFaultyError(InstanceError):
 
 class HandOffFailedError(MlServiceError):
     """When a bucket or a queue refuses a finished video for good."""
+
+
+class ExecutionsThrottledError(MlServiceError):
+    """When Step Functions starts no execution for now: too many calls, or too many that run."""
 
 
 class ScalingRefusedError(MlServiceError):

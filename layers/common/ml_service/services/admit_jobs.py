@@ -5,7 +5,7 @@ from collections.abc import Mapping
 from dataclasses import dataclass, field
 from enum import StrEnum
 
-from ml_service.domain.errors import JobChangedError, JobNotFoundError
+from ml_service.domain.errors import ExecutionsThrottledError, JobChangedError, JobNotFoundError
 from ml_service.domain.fleets import (
     Fleet,
     Instance,
@@ -43,9 +43,13 @@ class AdmissionStatus(StrEnum):
     """No job record belongs to it: it is left alone and ends in the dead-letter queue."""
     PUT_BACK = "PUT_BACK"
     """Somebody else was faster for the last slot: the message waits on."""
+    THROTTLED = "THROTTLED"
+    """Admitted, but Step Functions starts nothing now: the message comes back in a minute."""
 
 
 _DONE_WITH = frozenset({AdmissionStatus.ADMITTED, AdmissionStatus.REPEATED})
+_STOPS = frozenset({AdmissionStatus.PUT_BACK, AdmissionStatus.THROTTLED})
+"""After one of these nothing more is pulled."""
 
 
 @dataclass
@@ -57,8 +61,9 @@ class AdmissionReport:
     """False if another admission was at work on the fleet, which then looks again."""
     was_cut: bool = False
     """True if its time was up before its work was: another call goes on."""
+    ready_instances: int = 0
+    """When it last began to fill, as are the free slots."""
     free_slots: int = 0
-    """When it last began to fill."""
     counts: Counter[AdmissionStatus] = field(default_factory=Counter)
     job_ids: list[str] = field(default_factory=list)
     """The jobs that were admitted."""
@@ -90,6 +95,9 @@ class AdmitJobs:
         ends = self.clock.monotonic() + ADMISSION_SECONDS
         try:
             while self._fill(name, report, ends):
+                if report.counts[AdmissionStatus.THROTTLED]:
+                    self._leave(name)
+                    return report
                 if self.store.end_admission(name):
                     return report
                 if self.clock.monotonic() >= ends:
@@ -114,6 +122,7 @@ class AdmitJobs:
             self.registry.refresh(name, fleet, now=now)
         round_ = _Round(self, name, fleet.slots_per_instance, job_ids=report.job_ids)
         round_.look()
+        report.ready_instances = sum(i.is_ready for i in round_.instances.values())
         report.free_slots = round_.count_free_slots()
         queue = self.task_queues[name]
         while free := round_.count_free_slots():
@@ -129,7 +138,7 @@ class AdmitJobs:
             queue.delete(
                 [m.receipt for m, s in zip(messages, statuses, strict=True) if s in _DONE_WITH]
             )
-            if AdmissionStatus.PUT_BACK in statuses:
+            if _STOPS & set(statuses):
                 break
         return True
 
@@ -145,6 +154,7 @@ class _Round:
     placed: Counter[str] = field(default_factory=Counter)
     """Jobs placed in this round by instance key; their prompts are in no reading yet."""
     job_ids: list[str] = field(default_factory=list)
+    is_throttled: bool = False
 
     def look(self) -> None:
         instances = self.parts.store.list_instances(self.fleet)
@@ -154,6 +164,8 @@ class _Round:
         return count_free_slots(self.instances.values(), slots=self.slots)
 
     def admit(self, message: QueuedMessage) -> AdmissionStatus:
+        if self.is_throttled:
+            return self._put_back(message)
         job_id = find_job_id(message)
         try:
             job = self.parts.jobs.get(job_id or "")
@@ -163,15 +175,22 @@ class _Round:
         if job.state is JobState.QUEUED:
             admitted = self._place(job)
             if admitted is None:
-                self.parts.task_queues[self.fleet].put_back(message)
-                return AdmissionStatus.PUT_BACK
+                return self._put_back(message)
             job = admitted
             status = AdmissionStatus.ADMITTED
             self.job_ids.append(job.job_id)
         if not job.state.is_final:
             # Also for a job admitted before: the crash may have come before its execution.
-            self.parts.runner.start(job.job_id, job.run)
+            try:
+                self.parts.runner.start(job.job_id, job.run)
+            except ExecutionsThrottledError:
+                self.is_throttled = True
+                return AdmissionStatus.THROTTLED
         return status
+
+    def _put_back(self, message: QueuedMessage) -> AdmissionStatus:
+        self.parts.task_queues[self.fleet].put_back(message)
+        return AdmissionStatus.PUT_BACK
 
     def _place(self, job: Job) -> Job | None:
         """Give a queued job a slot; returns its record as it then is, None if none is left."""

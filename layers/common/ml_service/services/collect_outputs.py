@@ -9,6 +9,7 @@ from ml_service.domain.errors import (
     InstanceError,
     InstanceUnreachableError,
     OutputMissingError,
+    OutputUploadError,
 )
 from ml_service.domain.jobs import Job
 from ml_service.domain.results import OutputFile, make_result_keys, read_content_type
@@ -27,7 +28,7 @@ _RETRY_PAUSES = (1.0, 3.0)
 
 @dataclass(frozen=True)
 class CollectOutputs:
-    """Streams output files; a repeat writes the same keys again."""
+    """Streams output files; a repeat writes the same keys again, or nothing if all are there."""
 
     jobs: JobStore
     media: MediaStore
@@ -38,11 +39,13 @@ class CollectOutputs:
     def collect(self, job_id: str) -> Job:
         """Store every output file of a job.
 
-        Raises OutputMissingError, OutputInvalidError, OutputTooLargeError, JobClosedError,
-        InstanceError.
+        Raises OutputMissingError, OutputInvalidError, OutputTooLargeError, OutputUploadError,
+        JobClosedError, InstanceError.
         """
         job = self.jobs.get(job_id)
         job.require_open()
+        if job.result_keys:
+            return job  # a repeat, and the instance may be gone by now
         comfyui = self.connector.connect(job.address)
         keys = make_result_keys(job.outputs, job.conversion)
         for file, key in zip(job.outputs, keys, strict=True):
@@ -59,7 +62,7 @@ class CollectOutputs:
         for pause in _RETRY_PAUSES:
             try:
                 self._stream(comfyui, job, file, key)
-            except (OutputMissingError, InstanceUnreachableError):
+            except (OutputMissingError, OutputUploadError, InstanceUnreachableError):
                 self.clock.sleep(pause)
             else:
                 return
