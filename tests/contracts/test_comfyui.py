@@ -82,7 +82,7 @@ def test_a_prompt_of_cached_nodes_has_its_outputs_too(quick_target: ComfyUITarge
         assert list_output_files(wait_for(comfyui, prompt_id).outputs)
 
 
-def test_row_16_submitting_again_changes_nothing(target: ComfyUITarget):
+def test_fault_16_submitting_again_changes_nothing(target: ComfyUITarget):
     comfyui, prompt_id, graph = target.connect(), make_prompt_id(), target.make_slow_picture()
     for _ in range(2):
         comfyui.submit(prompt_id, graph)

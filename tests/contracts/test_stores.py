@@ -317,7 +317,7 @@ class TestQuarantine:
     def instance(self, fleets: FleetStore) -> None:
         fleets.put_instance(FLEET, MEMBER, reading=0, at=NOON)
 
-    def test_the_third_fault_in_a_row_quarantines_once(self, fleets: FleetStore):
+    def test_fault_22_the_third_fault_in_a_row_quarantines_once(self, fleets: FleetStore):
         assert [fleets.record_fault(FLEET, KEY, NOON) for _ in range(4)] == [
             False,
             False,
@@ -418,7 +418,7 @@ def test_a_runner_tells_runs_apart(runner: JobRunner):
     assert not runner.is_running(JOB_ID, 2)
 
 
-def test_slots_stay_exact_when_many_take_at_once(aws: None):
+def test_fault_11_slots_stay_exact_when_many_take_at_once(aws: None):
     keep_conditions_true()  # DynamoDB's own promise, which moto breaks under threads
     store = DynamoDBFleetStore(make_table("fleets", "pk", "sk"))
     store.put_instance(FLEET, MEMBER, reading=0, at=NOON)
@@ -445,7 +445,7 @@ def test_a_new_instance_is_seen_whole_or_not_at_all(aws: None):
         assert all(pool.map(put_or_list, range(120)))
 
 
-def test_lost_races_for_a_slot_do_not_send_a_message_to_the_dead_letter_queue(aws: None):
+def test_fault_11_lost_races_for_a_slot_do_not_fill_the_dead_letter_queue(aws: None):
     sqs = boto3.client("sqs")
     dead = sqs.create_queue(QueueName="dead")["QueueUrl"]
     arn = sqs.get_queue_attributes(QueueUrl=dead, AttributeNames=["QueueArn"])["Attributes"]

@@ -209,7 +209,7 @@ def test_a_message_that_nobody_can_be_told_about_is_in_the_dead_letter_queue(
     assert (body, code) in found, set(found)
 
 
-def test_a_message_sent_twice_is_answered_once(backend: Backend, await_reply: Any):
+def test_fault_01_a_message_sent_twice_is_answered_once(backend: Backend, await_reply: Any):
     partial_name = str(uuid.uuid4())
     payload = {
         "S3Bucket": backend.ready["input_bucket"],

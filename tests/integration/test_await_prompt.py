@@ -109,7 +109,7 @@ def test_a_gpu_without_memory_is_a_fault_of_the_instance(server: RunningSimulato
     assert "(EmptyImage) failed with torch.OutOfMemoryError." in awaited.job.fault
 
 
-def test_row_18_a_restart_is_seen_as_a_loss_within_one_poll(server: RunningSimulator):
+def test_fault_18_a_restart_is_seen_as_a_loss_within_one_poll(server: RunningSimulator):
     bench = Bench(server, poll_seconds=0.3)
     server.add_fault("restart", on="prompt")
     prompt_id = bench.submit()

@@ -212,7 +212,7 @@ def test_a_failing_node_ends_in_one_error_reply(stage: Stage):
     assert (job.state, job.failure.code) == (JobState.FAILED, "PROMPT_FAILED")
 
 
-def test_a_job_whose_instance_dies_runs_on_another(stage: Stage):
+def test_fault_19_a_job_whose_instance_dies_runs_on_another(stage: Stage):
     job_id, name = stage.post(FLUX, PromptText="survives its instance")
     job = stage.await_job(job_id, lambda job: job.seen_running)
     stage.autoscaling.terminate_instance_in_auto_scaling_group(

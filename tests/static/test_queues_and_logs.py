@@ -44,7 +44,7 @@ def test_input_queue_hides_a_batch_six_times_as_long_as_its_function_runs(
     assert queues["InputQueue"]["VisibilityTimeout"] == 6 * timeout
 
 
-def test_task_queues_hide_a_message_longer_than_admission_runs(
+def test_fault_09_task_queues_hide_a_message_longer_than_admission_runs(
     template: Mapping[str, Any], functions: Mapping[str, Any], queues: Mapping[str, Any]
 ) -> None:
     """admit_jobs deletes what it received before anybody else can see it again."""

@@ -148,7 +148,7 @@ def test_a_message_without_a_record_is_left_for_the_dead_letter_queue():
     assert len(w.queue.hidden) == 2
 
 
-def test_the_last_slot_goes_to_one_and_the_other_message_waits_on():
+def test_fault_11_the_last_slot_goes_to_one_and_the_other_message_waits_on():
     class Raced(InMemoryFleetStore):
         def take_slot(self, fleet, key, job_id, *, slots, at):
             super().take_slot(fleet, key, "faster", slots=slots, at=at)

@@ -107,7 +107,7 @@ def test_an_instance_that_lost_the_job_is_tried_last():
     assert job.instance_id == "i-a"
 
 
-def test_the_third_fault_in_a_row_puts_an_instance_in_quarantine():
+def test_fault_22_the_third_fault_in_a_row_puts_an_instance_in_quarantine():
     jobs = InMemoryJobStore(admitted().submit(prompt_id="p", at=NOON))
     store = InMemoryFleetStore(FLEET, holding("a", faults=2))
     service = ChooseInstance(FLEETS, jobs, store, InMemoryPromptCanceller())

@@ -80,7 +80,7 @@ def test_the_job_id_travels_as_an_attribute_where_the_body_has_none():
     assert message.attributes == {"JobId": {"DataType": "String", "StringValue": "sqs-0"}}
 
 
-def test_a_poison_message_blocks_no_other():
+def test_fault_04_a_poison_message_blocks_no_other():
     world = World()
     report = world.dispatch("poison", make_body())
     assert statuses(report) == [DispatchStatus.REFUSED, DispatchStatus.FORWARDED]
@@ -115,7 +115,7 @@ def test_a_refused_message_that_comes_again_is_answered_once():
     assert len(world.topic.replies) == 1
 
 
-def test_a_message_delivered_again_before_admission_is_forwarded_again():
+def test_fault_07_a_message_delivered_again_before_admission_is_forwarded_again():
     # The first delivery may have crashed between record and queue.
     world = World()
     world.dispatch(make_body())
@@ -132,7 +132,7 @@ def test_a_message_delivered_again_after_admission_is_left_alone():
     assert len(world.queues["pulid"].visible) == 1
 
 
-def test_another_message_under_a_taken_id_is_a_conflict():
+def test_fault_03_another_message_under_a_taken_id_is_a_conflict():
     world = World()
     other_name = PARTIAL_NAME.replace("0", "1")
     world.dispatch(make_body())
@@ -142,7 +142,7 @@ def test_another_message_under_a_taken_id_is_a_conflict():
     assert world.jobs.get(JOB_ID).state is JobState.QUEUED
 
 
-def test_a_conflict_under_the_same_partial_name_is_silent():
+def test_fault_03_a_conflict_under_the_same_partial_name_is_silent():
     world = World()
     world.dispatch(make_body())
     report = world.dispatch(make_body(payload=make_payload(PromptText="other")))
@@ -157,14 +157,14 @@ def test_what_the_task_queue_does_not_take_goes_back():
     assert statuses(report) == [DispatchStatus.RETURNED, DispatchStatus.FORWARDED]
 
 
-def test_a_lost_kick_does_not_bring_messages_back():
+def test_fault_12_a_lost_kick_does_not_bring_messages_back():
     world = World(admission=InMemoryAdmission(breaks=True))
     report = world.dispatch(make_body())
     assert statuses(report) == [DispatchStatus.FORWARDED]
     assert list(report.lost_kicks) == ["pulid"]
 
 
-def test_a_fault_of_our_own_returns_only_its_message():
+def test_fault_08_a_fault_of_our_own_returns_only_its_message():
     class BrokenOnce(InMemoryJobStore):
         def add(self, job):
             if job.job_id == JOB_ID:

@@ -134,7 +134,7 @@ def test_the_attempt_is_on_record_before_the_prompt_is_posted():
     assert [world.submit().prompt_id] == seen
 
 
-def test_row_16_a_repeat_finds_the_prompt_and_posts_nothing():
+def test_fault_16_a_repeat_finds_the_prompt_and_posts_nothing():
     world = admitted()
     job = world.submit()
     assert world.submit() == job
@@ -260,7 +260,7 @@ def test_a_second_copy_is_dropped_when_it_is_seen():
     assert seen == [1]
 
 
-def test_an_instance_may_be_silent_for_a_minute():
+def test_fault_24_an_instance_may_be_silent_for_a_minute():
     world = submitted(Prompt(PromptState.RUNNING))
     world.comfyui.silent_looks = 59 // 2
     world.comfyui.news = [lambda: None] * (59 // 2) + [lambda: world.set_prompt(SUCCEEDED)]
@@ -380,7 +380,7 @@ def test_an_output_that_is_no_picture_is_refused_when_it_is_to_be_converted():
         world.collect()
 
 
-def test_row_27_an_output_is_asked_for_three_times():
+def test_fault_27_an_output_is_asked_for_three_times():
     world = submitted(SUCCEEDED)
     world.await_prompt()
     sleep = world.clock.sleep

@@ -65,7 +65,7 @@ def test_a_busy_fleet_gets_one_instance_more_and_the_decision_is_kept():
     assert kept["pulid"] == (ScalingAction.SCALE_OUT, "DONE")
 
 
-def test_the_same_tick_again_does_nothing():
+def test_fault_35_the_same_tick_again_does_nothing():
     world = World()
     world.tick()
     assert world.tick()["pulid"].outcome == "REPEATED"
@@ -73,7 +73,7 @@ def test_the_same_tick_again_does_nothing():
     assert len(world.store.decisions) == 3
 
 
-def test_of_two_ticks_at_once_one_acts():
+def test_fault_35_of_two_ticks_at_once_one_acts():
     class Raced(InMemoryFleetStore):
         def load_scaler(self, fleet):
             state = super().load_scaler(fleet)
@@ -95,7 +95,7 @@ def test_a_failing_fleet_does_not_stop_the_next():
     assert world.desired("pulid") == 2
 
 
-def test_a_refused_call_is_tried_again_at_the_next_tick():
+def test_fault_39_a_refused_call_is_tried_again_at_the_next_tick():
     world = World()
     world.pool.refuses = True
     assert world.tick()["pulid"].outcome == "REFUSED"

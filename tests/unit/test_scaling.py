@@ -132,7 +132,7 @@ def test_a_failed_launch_never_lowers_desired():
     assert {decision.desired for decision in decisions} == {2}
 
 
-def test_a_repeated_or_late_check_does_nothing():
+def test_fault_35_a_repeated_or_late_tick_does_nothing():
     state = ScalerState(last_tick=NOON, busy_checks=2, desired=2)
     assert decide_scaling(observe(0, [6]), state, POLICY) is None
     assert decide_scaling(observe(-1, [6]), state, POLICY) is None
@@ -140,7 +140,7 @@ def test_a_repeated_or_late_check_does_nothing():
     assert decide_scaling(observe(1, [6]), state, POLICY) is not None
 
 
-def test_a_gap_restarts_the_streak():
+def test_fault_35_a_gap_restarts_the_streak():
     state = ScalerState(last_tick=NOON, busy_checks=2, desired=2)
     late = decide_scaling(observe(2.6, [6]), state, POLICY)
     in_time = decide_scaling(observe(2.5, [6]), state, POLICY)
