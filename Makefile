@@ -49,6 +49,10 @@ clients: setup ## Run other people's ComfyUI clients against the simulator (need
 soak: setup ## Run 1,000 prompts through one faulty ComfyUI, of each version that is simulated
 	$(BIN)/python -m pytest -q -s -m soak
 
+.PHONY: faults
+faults: setup ## Prove every row of the list of faults and bad inputs, and print the table
+	@$(BIN)/python -m scripts.print_fault_table -n 2 --dist loadfile
+
 .PHONY: check
 check: setup ## Format, lint, types, the dependency rule and the workflows
 	$(BIN)/ruff format --check .
