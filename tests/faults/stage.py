@@ -59,6 +59,9 @@ class Stage:
     It never has fewer of them than at first, unless a ``minimum`` says so.
     """
 
+    job_store: type[InMemoryJobStore] = InMemoryJobStore
+    fleet_store: type[InMemoryFleetStore] = InMemoryFleetStore
+
     def __init__(
         self,
         *,
@@ -67,8 +70,6 @@ class Stage:
         minimum: int = 0,
         slots: int = SLOTS,
         prompt_seconds: float = 3.0,
-        jobs: InMemoryJobStore | None = None,
-        store: InMemoryFleetStore | None = None,
     ) -> None:
         self.workflow = workflow
         self.fleet = CATALOG.workflow(workflow).fleet
@@ -80,8 +81,8 @@ class Stage:
         self.clock = FakeClock()
         self.input_queue = TimedQueue(self.clock, timedelta(seconds=180))
         self.task_queue = TimedQueue(self.clock)
-        self.jobs = jobs or InMemoryJobStore()
-        self.store = store or InMemoryFleetStore()
+        self.jobs = self.job_store()
+        self.store = self.fleet_store()
         self.refused = InMemoryRefusedMessages()
         self.topic = InMemoryReplyTopic()
         self.admission = InMemoryAdmission()
@@ -147,6 +148,10 @@ class Stage:
         group = self.pool.groups[self.group_name]
         members = [m for m in group.members if m.address != address]
         self.pool.groups[self.group_name] = replace(group, members=members)
+
+    def find_instance(self, job_id: str) -> SimulatedInstance | None:
+        """The instance on which a job has its place."""
+        return self.instances.by_address.get(self.jobs.get(job_id).address)
 
     def present(self) -> list[SimulatedInstance]:
         """The instances of the group."""
@@ -295,10 +300,14 @@ class Stage:
         )
 
     def check_always(self) -> None:
+        """What holds at every moment, while ticks come."""
+        self._check_prompts(MAX_OUTLIVING)
+        self.check_slots_and_answers()
+
+    def check_slots_and_answers(self) -> None:
         """What holds at every moment."""
         for instance in self.store.list_instances(self.fleet):
             assert len(instance.jobs) <= self.slots, "more jobs on an instance than slots"
-        self._check_prompts(MAX_OUTLIVING)
         group = self.pool.groups[self.group_name]
         assert group.minimum <= group.desired <= group.maximum
         for job_id, replies in self.replies().items():
