@@ -13,6 +13,7 @@ from functools import partial
 from itertools import count
 from typing import Any
 
+from local.sample_media import make_image
 from ml_service.domain.errors import ExecutionsThrottledError
 from ml_service.domain.fleets import Group, GroupMember
 from ml_service.domain.jobs import Job
@@ -25,6 +26,7 @@ from ml_service.services.choose_instance import WAIT_SECONDS, ChooseInstance
 from ml_service.services.collect_outputs import CollectOutputs
 from ml_service.services.dispatch_jobs import DispatchJobs, DispatchStatus
 from ml_service.services.finish_job import FinishJob, StepError
+from ml_service.services.hand_off_video import HandOffVideo
 from ml_service.services.refresh_registry import RefreshRegistry
 from ml_service.services.scale_fleets import ScaleFleets
 from ml_service.services.submit_prompt import SubmitPrompt
@@ -32,6 +34,7 @@ from ml_service.services.sweep_jobs import SweepJobs
 from tests.fakes import (
     FakeClock,
     InMemoryAdmission,
+    InMemoryConversionQueues,
     InMemoryFleetStore,
     InMemoryInstancePool,
     InMemoryJobStore,
@@ -49,6 +52,7 @@ from tests.makers import BUCKET, CATALOG, FLEETS, make_body, make_payload
 SLOTS = 2
 MAX_INSTANCES = 3
 MINUTE = timedelta(minutes=1)
+PICTURE = make_image(color=(9, 9, 9), size=(8, 8))
 MAX_OUTLIVING = timedelta(minutes=3)
 """A cancel that was lost is repeated by the first tick that is a minute after the job's end."""
 
@@ -89,7 +93,7 @@ class Stage:
         self.canceller = InMemoryPromptCanceller()
         self.media = InMemoryMediaStore()
         self.media.inputs = {
-            (BUCKET, key): b"picture" for key in ("photos/face.png", "photos/lips.png")
+            (BUCKET, key): PICTURE for key in ("photos/face.png", "photos/lips.png")
         }
         self.instances = SimulatedInstances()
         self.runs: list[str] = []
@@ -174,6 +178,8 @@ class Stage:
                 self.topic,
                 self.admission,
                 frozenset({BUCKET}),
+                hand_off_buckets=frozenset(),
+                hand_off_queue_arns=frozenset(),
             )
         )
         report = self._invoke(
@@ -244,7 +250,11 @@ class Stage:
         """The cleanup rule's event, which ``finish_job`` gets."""
         service = self._make(self._finish_job())
         error = StepError(execution.status)
-        self._invoke(lambda: service.finish(execution.job_id, error=error, now=self.clock.now()))
+        self._invoke(
+            lambda: service.finish(
+                execution.job_id, run=execution.run, error=error, now=self.clock.now()
+            )
+        )
 
     def start(self, job_id: str, run: int) -> bool:
         """The port JobRunner."""
@@ -388,6 +398,7 @@ class Stage:
         error = data.get("error")
         job = self._make(self._finish_job()).finish(
             data["job_id"],
+            run=data["run"],
             error=StepError(error["Error"], error["Cause"]) if error else None,
             now=self.clock.now(),
         )
@@ -395,7 +406,14 @@ class Stage:
 
     def _finish_job(self) -> FinishJob:
         return FinishJob(
-            CATALOG, self.jobs, self.store, self.topic, self.admission, self.canceller, "results"
+            CATALOG,
+            self.jobs,
+            self.store,
+            self.topic,
+            self.admission,
+            self.canceller,
+            HandOffVideo(self.jobs, self.media, InMemoryConversionQueues()),
+            "results",
         )
 
     def _registry(self) -> RefreshRegistry:

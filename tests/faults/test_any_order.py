@@ -1,6 +1,6 @@
 """Whatever happens, in whatever order: every message has one answer in the end.
 
-The short form runs with the other tests; ``make faults`` and the marker run the long one.
+The short form runs with the other tests, the long one in ``make faults``.
 """
 
 from datetime import timedelta

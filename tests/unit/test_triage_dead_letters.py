@@ -153,9 +153,8 @@ class World:
         return [outcome.status for outcome in report.outcomes]
 
 
-@pytest.mark.fault("33")
 @BOTH_QUEUES
-def test_33_a_job_that_has_succeeded_is_not_run_again(letter: DeadLetter):
+def test_fault_33_a_job_that_has_succeeded_is_not_run_again(letter: DeadLetter):
     job = closed(JobState.SUCCEEDED)
     w = World(InMemoryJobStore(job))
     assert w.triage.redrive(letter) is RedriveStatus.SUCCEEDED
@@ -163,8 +162,7 @@ def test_33_a_job_that_has_succeeded_is_not_run_again(letter: DeadLetter):
     assert w.input_queue.visible == w.task_queue.visible == []
 
 
-@pytest.mark.fault("33")
-def test_33_not_even_if_it_is_sent_back_without_these_commands():
+def test_fault_33_not_even_if_it_is_sent_back_without_these_commands():
     """The console of AWS can move messages too; it knows nothing of jobs."""
     w = World(InMemoryJobStore(closed(JobState.SUCCEEDED)))
     w.input_queue.send([input_letter().message])
@@ -174,10 +172,11 @@ def test_33_not_even_if_it_is_sent_back_without_these_commands():
     assert w.runner.started == []
 
 
-@pytest.mark.fault("34")
 @pytest.mark.parametrize("state", CLOSED_WITHOUT_RESULT)
 @BOTH_QUEUES
-def test_34_a_job_without_a_result_runs_again_under_a_new_name(letter: DeadLetter, state: JobState):
+def test_fault_34_a_job_without_a_result_runs_again_under_a_new_name(
+    letter: DeadLetter, state: JobState
+):
     w = World(InMemoryJobStore(closed(state)))
     assert w.triage.redrive(letter) is RedriveStatus.RUN_AGAIN
     assert w.job.deadline == LATER + REDRIVE_PATIENCE
@@ -186,8 +185,7 @@ def test_34_a_job_without_a_result_runs_again_under_a_new_name(letter: DeadLette
     assert (w.job.attempt, w.job.state) == (2, JobState.ADMITTED)
 
 
-@pytest.mark.fault("34")
-def test_34_each_run_has_one_answer_with_an_id_of_its_own():
+def test_fault_34_each_run_has_one_answer_with_an_id_of_its_own():
     w = World(InMemoryJobStore(make_job(deadline=LATER)))
     w.task_queue.send([task_letter().message])
     for run in (1, 2, 3):
