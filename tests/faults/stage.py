@@ -28,6 +28,7 @@ from ml_service.services.dispatch_jobs import DispatchJobs, DispatchStatus
 from ml_service.services.finish_job import FinishJob, StepError
 from ml_service.services.hand_off_video import HandOffVideo
 from ml_service.services.refresh_registry import RefreshRegistry
+from ml_service.services.remove_instances import RemoveInstances
 from ml_service.services.scale_fleets import ScaleFleets
 from ml_service.services.submit_prompt import SubmitPrompt
 from ml_service.services.sweep_jobs import SweepJobs
@@ -214,12 +215,21 @@ class Stage:
 
     def make_scaler(self) -> ScaleFleets:
         return self._make(
-            ScaleFleets(self.fleets, self.store, self.pool, self._registry(), scaling_enabled=True)
+            ScaleFleets(
+                self.fleets,
+                {self.fleet: self.task_queue},
+                self.store,
+                self.pool,
+                self._registry(),
+                RemoveInstances(self.store, self.pool, self.instances, self.clock),
+                self.clock,
+                scaling_enabled=True,
+            )
         )
 
     def scale(self) -> None:
         service, now = self.make_scaler(), self.clock.now()
-        self._invoke(lambda: service.scale(tick=now, now=now))
+        self._invoke(lambda: service.scale(tick=now))
 
     def tick(self) -> None:
         """What happens every minute."""

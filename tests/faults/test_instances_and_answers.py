@@ -298,7 +298,7 @@ def test_fault_36_a_scaler_whose_clock_is_wrong_goes_by_its_events():
     ticks = [stage.clock.now() + n * MINUTE for n in range(1, 4)]
     for tick, skew in zip(ticks, (5, -5, 5), strict=True):
         stage.clock.time = tick + skew * MINUTE
-        (done,) = stage.make_scaler().scale(tick=tick, now=stage.clock.now())
+        (done,) = stage.make_scaler().scale(tick=tick)
         assert done.decision is not None
     assert done.decision.state.last_tick == ticks[-1]
 

@@ -54,6 +54,9 @@ class TimedQueue:
         self.send([message])
         self.delete([message.receipt])
 
+    def count_waiting(self) -> int:
+        return sum(entry.visible_at <= self.clock.now() for entry in self.entries.values())
+
     def repeat(self, index: int) -> None:
         """Deliver a message twice."""
         entry = list(self.entries.values())[index]
