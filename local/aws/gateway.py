@@ -25,6 +25,8 @@ if TYPE_CHECKING:
 HOST: Final = "127.0.0.1"
 # No bucket can be named so: the path collides with nothing of S3's.
 EXECUTION_REPORTS_PATH: Final = "/_local/executions"
+# For who wants to see what becomes of a call whose process dies.
+WORKER_KILLS_PATH: Final = "/_local/workers/kill"
 # For browsers; neither can this be a bucket's.
 PAGES_PATH: Final = "/_console/"
 _INVOCATIONS_PATH: Final = "/2015-03-31/functions/{name}/invocations"
@@ -87,6 +89,7 @@ class Gateway:
         application = web.Application(client_max_size=_BODY_LIMIT)
         application.router.add_post(_INVOCATIONS_PATH, self._invoke)
         application.router.add_post(EXECUTION_REPORTS_PATH, self._take_report)
+        application.router.add_post(WORKER_KILLS_PATH, self._kill_worker)
         if pages is not None:
             application.router.add_get("/", self._greet, allow_head=False)
             application.router.add_get(PAGES_PATH.rstrip("/"), _redirect_to_pages)
@@ -148,6 +151,17 @@ class Gateway:
     async def _take_report(self, request: web.Request) -> web.Response:
         await self._connected().report(await request.json())
         return web.Response(status=204)
+
+    async def _kill_worker(self, request: web.Request) -> web.Response:
+        """Kill a process in a call of the first function in ``{"functions": [...]}`` that has one.
+
+        Answers ``{"killed": name}``, null if none of them has a call under way.
+        """
+        names = (await request.json())["functions"]
+        try:
+            return web.json_response({"killed": self._connected().runtime.kill_working(names)})
+        except FunctionNotFoundError as error:
+            raise web.HTTPNotFound(text=f"there is no function {error}") from None
 
     async def _invoke(self, request: web.Request) -> web.Response:
         request_id = str(uuid.uuid4())

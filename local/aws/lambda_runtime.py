@@ -13,7 +13,7 @@ import sys
 import time
 import uuid
 from collections import deque
-from collections.abc import Coroutine, Mapping
+from collections.abc import Coroutine, Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any, Final, Literal
@@ -152,6 +152,14 @@ class LambdaRuntime:
         pool = self._pool(name)
         self._spawn(self._try_until_done(pool, payload, request_id or str(uuid.uuid4())))
 
+    def kill_working(self, names: Sequence[str]) -> str | None:
+        """Kill a process in the middle of a call, as the end of its host would.
+
+        It is one of the first of these functions that has a call under way, whose name is given;
+        None if all are idle. Raises FunctionNotFoundError.
+        """
+        return next((name for name in names if self._pool(name).kill_working()), None)
+
     def warm_up(self) -> None:
         """Start one process of every function, in the background.
 
@@ -271,6 +279,13 @@ class _FunctionPool:
         if not self._workers and not self._starting:
             self._start_one(even_unneeded=True)
 
+    def kill_working(self) -> bool:
+        """Kill a process that is in a call; False if there is none."""
+        worker = next((worker for worker in self._workers if worker.is_working), None)
+        if worker is not None:
+            worker.kill()
+        return worker is not None
+
     async def next_invocation(self, worker: "_Worker") -> _Invocation:
         """Wait for work for a process that has none."""
         if self._pending:
@@ -376,6 +391,11 @@ class _Worker:
             return _describe_failure(
                 "Sandbox.Timedout", f"Init did not end within {_INIT_SECONDS} seconds"
             )
+
+    @property
+    def is_working(self) -> bool:
+        """Whether the process is in a call."""
+        return self._current is not None
 
     def kill(self) -> None:
         """Kill the process and all that it has started."""

@@ -185,6 +185,24 @@ def test_one_process_serves_one_call_after_the_other(functions: Functions) -> No
     assert functions.run(use) < 1.0
 
 
+def test_a_process_can_be_killed_in_the_middle_of_a_call_and_only_then(
+    functions: Functions,
+) -> None:
+    async def use(runtime: LambdaRuntime) -> tuple[str | None, InvocationResult, str | None]:
+        nap = json.dumps({"do": "sleep", "seconds": 0.9}).encode()
+        call = asyncio.create_task(runtime.invoke("misbehave", nap, "id-1"))
+        while (killed := runtime.kill_working(["broken", "misbehave"])) is None:
+            await asyncio.sleep(0.01)
+        result = await call
+        return killed, result, runtime.kill_working(["misbehave"])
+
+    killed, result, killed_when_idle = functions.run(use)
+    assert killed == "misbehave"
+    assert result.failed
+    assert json.loads(result.payload)["errorType"] == "Runtime.ExitError"
+    assert killed_when_idle is None
+
+
 def test_the_environment_is_built_from_nothing(functions: Functions) -> None:
     environment = json.loads(functions.call({"do": "environment"}).payload)
     assert environment["COLOUR"] == "red"
