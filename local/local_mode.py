@@ -15,8 +15,11 @@ import tempfile
 from collections import deque
 from collections.abc import Mapping, Sequence
 from dataclasses import asdict, dataclass, field
+from datetime import UTC, datetime, timedelta
 from pathlib import Path
 from typing import Any, Final
+
+from botocore.exceptions import BotoCoreError, ClientError
 
 from local.aws.embedded_aws import AwsOptions, EmbeddedAws
 from local.aws.errors import EmbeddedAwsError
@@ -38,13 +41,20 @@ from local.comfyui.simulator_settings import SimulatorSettings
 from local.console.pages import Console
 from local.local_deployment import LocalDeployment
 from local.local_names import INPUT_BUCKET, REPLY_QUEUE
+from local.replace_file import replace_file
+from local.run_marker import COUNTED_JOBS, RunMarker, describe_loss, find_marker_path
+from ml_service.adapters.dynamodb import DynamoDBJobStore
 from ml_service.domain.errors import WorkflowError
+
+_log = logging.getLogger(__name__)
 
 FLEETS: Final = ("lip-sync", "pulid", "makeup")
 
 _PROJECT: Final = Path(__file__).resolve().parent.parent
 WORKFLOWS: Final = _PROJECT / "workflows"
 _PARENT_LOOK_SECONDS: Final = 0.5
+# Counting what would be lost takes two calls.
+_MARK_SECONDS: Final = 3.0
 # A stop takes less than a second; a program that hangs is ended by force before five are over.
 _STOP_SECONDS: Final = 4.0
 # moto has this image from the start; nothing is ever booted from it.
@@ -267,7 +277,8 @@ async def _serve(options: LocalOptions, run_folder: Path) -> int:
     for number in (signal.SIGINT, signal.SIGTERM, signal.SIGHUP):
         loop.add_signal_handler(number, end.set)
     parent_watch = loop.create_task(_watch_parent(end))
-    serving = loop.create_task(_bring_up(options, run_folder))
+    marker = RunMarker(find_marker_path(options.port), run_folder) if options.port else None
+    serving = loop.create_task(_bring_up(options, run_folder, marker))
     ending = loop.create_task(end.wait())
     try:
         await asyncio.wait({serving, ending}, return_when=asyncio.FIRST_COMPLETED)
@@ -286,9 +297,13 @@ async def _serve(options: LocalOptions, run_folder: Path) -> int:
                 # A file that stays would tell that this account is still there.
                 options.ready_file.unlink(missing_ok=True)
             await aws.stop()
+        if marker is not None:
+            marker.end()
 
 
-async def _bring_up(options: LocalOptions, run_folder: Path) -> EmbeddedAws:
+async def _bring_up(
+    options: LocalOptions, run_folder: Path, marker: RunMarker | None
+) -> EmbeddedAws:
     try:
         console = Console(WORKFLOWS)
     except WorkflowError as error:
@@ -301,12 +316,19 @@ async def _bring_up(options: LocalOptions, run_folder: Path) -> EmbeddedAws:
     )
     aws = await EmbeddedAws.start(aws_options, run_folder)
     try:
+        # Only now is it sure that nobody else has the port, and with it the mark.
+        lost = marker.begin() if marker is not None else None
+        if lost is not None:
+            sys.stdout.write(describe_loss(lost, options.port))
         deployment = await deploy_ml_service(aws, options, run_folder)
         console.connect(deployment, aws.clients)
         await aws.start_events()
         aws.warm_up()
+        if marker is not None:
+            aws.run_beside(_keep_mark(marker, aws, deployment))
         if options.ready_file is not None:
-            _write_ready_file(options.ready_file, deployment)
+            content = json.dumps(asdict(deployment), indent=2) + "\n"
+            replace_file(options.ready_file, content)
         sys.stdout.write(_summarize(deployment, options))
         sys.stdout.flush()
     except BaseException:
@@ -323,14 +345,26 @@ async def _watch_parent(end: asyncio.Event) -> None:
     end.set()
 
 
-def _write_ready_file(path: Path, deployment: LocalDeployment) -> None:
-    """Write the file in one step: who sees it, sees all of it."""
-    content = json.dumps(asdict(deployment), indent=2) + "\n"
-    with tempfile.NamedTemporaryFile(
-        "w", dir=path.parent, prefix=f".{path.name}.", delete=False, encoding="utf-8"
-    ) as file:
-        file.write(content)
-    Path(file.name).replace(path)
+async def _keep_mark(marker: RunMarker, aws: EmbeddedAws, deployment: LocalDeployment) -> None:
+    jobs = DynamoDBJobStore(aws.clients.table(deployment.job_table))
+
+    def update() -> None:
+        far = datetime.now(UTC) + timedelta(days=365)
+        attributes = aws.clients.sqs.get_queue_attributes(
+            QueueUrl=deployment.input_queue_url,
+            AttributeNames=["ApproximateNumberOfMessages", "ApproximateNumberOfMessagesNotVisible"],
+        )["Attributes"]
+        marker.update(
+            open_jobs=len(jobs.list_due(far, limit=COUNTED_JOBS)),
+            waiting_messages=sum(map(int, attributes.values())),
+        )
+
+    while True:
+        await asyncio.sleep(_MARK_SECONDS)
+        try:
+            await asyncio.to_thread(update)
+        except (BotoCoreError, ClientError, OSError) as error:
+            _log.warning("The mark of this run is out of date: %s", error)
 
 
 def _summarize(deployment: LocalDeployment, options: LocalOptions) -> str:

@@ -173,6 +173,16 @@ class EmbeddedAws:
         """Emit an event of an AWS service to the rules of the default bus."""
         self._rules.publish(source, detail_type, resources, detail)
 
+    def run_beside(self, work: Coroutine[Any, Any, None]) -> None:
+        """Do something of the owner's until this account stops, which cancels it."""
+        task = asyncio.get_running_loop().create_task(work)
+
+        async def end() -> None:
+            task.cancel()
+            await asyncio.gather(task, return_exceptions=True)
+
+        self._cleanup.push_async_callback(end)
+
     async def take_execution_report(self, detail: Mapping[str, Any]) -> None:
         """Emit the event of an execution that has ended."""
         self.publish_event("aws.states", _EXECUTION_STATUS_CHANGE, [detail["executionArn"]], detail)

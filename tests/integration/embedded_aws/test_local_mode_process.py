@@ -9,14 +9,19 @@ import sys
 import textwrap
 import time
 import urllib.request
+import uuid
 from collections.abc import Iterator
 from contextlib import contextmanager
+from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any
 
 import pytest
 
 from local.aws.clients import AwsClients
+from local.job_messages import make_message
+from local.local_mode import WORKFLOWS
+from ml_service.adapters.workflow_files import load_catalog
 
 from .conftest import wait_for
 
@@ -59,7 +64,12 @@ class LocalMode:
         self.ready_file = folder / "ready.json"
         self.temporary = folder / "tmp"
         self.temporary.mkdir()
-        self.environment = {**os.environ, "TMPDIR": str(self.temporary)}
+        self.marks = folder / "cache" / "ml-service"
+        self.environment = {
+            **os.environ,
+            "TMPDIR": str(self.temporary),
+            "XDG_CACHE_HOME": str(self.marks.parent),
+        }
         self.command = [sys.executable, "-c", RUN, str(self.port), str(self.ready_file)]
 
     @contextmanager
@@ -78,6 +88,15 @@ class LocalMode:
         finally:
             process.kill()
             process.wait()
+
+    @property
+    def cli(self) -> list[str]:
+        """The command as a user gives it, faster than the clock."""
+        command = [sys.executable, "-m", "local.cli", "local", "--speed", "60"]
+        return [*command, "--port", str(self.port), "--ready-file", str(self.ready_file)]
+
+    def read_mark(self) -> str:
+        return (self.marks / f"local-{self.port}.json").read_text()
 
     def processes(self) -> set[int]:
         """Find every process that was given this run's folder, in arguments or environment."""
@@ -129,6 +148,8 @@ def test_local_mode_is_ready_then_ends_on_sigterm_within_five_seconds(
         assert f"port {local_mode.port} is in use" in second.stderr
         assert second.stderr.count("\n") == 1
         assert local_mode.ready_file.exists()
+        assert local_mode.marks.exists()
+        assert [mark.stem for mark in local_mode.marks.iterdir()] == [f"local-{local_mode.port}"]
 
         process.send_signal(signal.SIGTERM)
         began = time.monotonic()
@@ -136,9 +157,11 @@ def test_local_mode_is_ready_then_ends_on_sigterm_within_five_seconds(
         assert time.monotonic() - began < 5
         assert process.returncode == 0
         assert ready["endpoint"] in output
+        assert "was killed" not in output
     wait_for(lambda: not local_mode.processes(), 2)
     assert not local_mode.ready_file.exists()
     assert list(local_mode.temporary.iterdir()) == []
+    assert list(local_mode.marks.iterdir()) == []
     assert not local_mode.is_listening()
 
 
@@ -148,6 +171,33 @@ def test_a_killed_local_mode_takes_its_processes_along(local_mode: LocalMode) ->
         process.kill()
         process.wait()
         wait_for(lambda: not local_mode.processes(), 5)
+
+
+def test_after_a_kill_the_next_local_mode_says_what_was_lost_and_starts_clean(
+    local_mode: LocalMode,
+) -> None:
+    stuck = [*local_mode.cli, "--fault", "pulid:hang"]
+    with local_mode.running(stuck) as process:
+        ready = json.loads(local_mode.ready_file.read_text())
+        _send_a_job(ready)
+        wait_for(lambda: '"open_jobs":1' in local_mode.read_mark())
+        process.kill()
+        process.wait()
+    (left,) = local_mode.temporary.iterdir()
+    local_mode.ready_file.unlink()
+
+    with local_mode.running(local_mode.cli) as process:
+        ready = json.loads(local_mode.ready_file.read_text())
+        jobs = AwsClients(ready["endpoint"], ready["region"]).table(ready["job_table"]).scan()
+        assert jobs["Items"] == []
+        assert not left.exists()
+        assert '"open_jobs":0' in local_mode.read_mark()
+        process.send_signal(signal.SIGTERM)
+        output, _ = process.communicate(timeout=5)
+    assert f"The last local mode on port {local_mode.port}" in output
+    assert "was killed" in output
+    assert "lost are 1 open jobs, 0 messages" in output
+    assert list(local_mode.marks.iterdir()) == []
 
 
 def test_local_mode_ends_with_the_process_that_started_it(local_mode: LocalMode) -> None:
@@ -162,6 +212,21 @@ def test_local_mode_ends_with_the_process_that_started_it(local_mode: LocalMode)
         wait_for(lambda: not local_mode.processes(), 5)
     assert not local_mode.ready_file.exists()
     assert list(local_mode.temporary.iterdir()) == []
+
+
+def _send_a_job(ready: dict[str, Any]) -> None:
+    workflow = load_catalog(WORKFLOWS).workflow("flux-prompt")
+    body = make_message(
+        workflow,
+        {"promptText": "a red kite"},
+        job_id=str(uuid.uuid4()),
+        partial_name=str(uuid.uuid4()),
+        bucket=ready["input_bucket"],
+        stage=ready["stage"],
+        at=datetime.now(UTC),
+    )
+    sqs = AwsClients(ready["endpoint"], ready["region"]).sqs
+    sqs.send_message(QueueUrl=ready["input_queue_url"], MessageBody=body)
 
 
 def _check_ready(ready: dict[str, Any]) -> None:
