@@ -302,6 +302,24 @@ def run_bench(
     raise typer.Exit(run(directory, jobs=jobs, single_jobs=single_jobs))
 
 
+@app.command("chaos")
+def run_chaos_jobs(
+    jobs: Annotated[int, typer.Option(min=1, help="Jobs to send.")] = 1000,
+    minutes: Annotated[
+        float, typer.Option(min=0.1, help="Minutes in which instances and functions are harmed.")
+    ] = 5.0,
+    seed: Annotated[int, typer.Option(help="Chooses what is harmed, and when.")] = 1,
+    speed: Annotated[
+        float, typer.Option(min=1, help="Run ticks, waits and cooldowns this much faster.")
+    ] = 12.0,
+    directory: Annotated[Path, typer.Option(help="Where the log goes.")] = Path(".chaos"),
+) -> None:
+    """Run jobs while instances die and functions are killed, and prove that none is lost."""
+    from local.chaos.run_chaos import ChaosOptions, run_chaos
+
+    raise typer.Exit(run_chaos(directory, ChaosOptions(jobs, minutes, seed, speed)))
+
+
 def _parse_servers(text: str) -> tuple[str, tuple[str, ...]]:
     from local.local_mode import FLEETS
 

@@ -65,7 +65,7 @@ def run_load_test(target: Target, options: LoadOptions) -> int:
         if options.expectations_file
         else Expectations()
     )
-    workflows = _choose_workflows(options.workflows)
+    workflows = choose_workflows(options.workflows)
     console = open_terminal()
     with opened_backend(target) as backend:
         if not backend.ready["reply_queue_url"]:
@@ -100,14 +100,14 @@ def measure_load(
     backend: Backend, workflows: Sequence[Workflow], options: LoadOptions, console: Console
 ) -> MeasuredLoad:
     """Store inputs, send the jobs, take their replies, watch the fleets meanwhile, judge."""
-    with _show_progress(console) as make_bar:
-        jobs = _prepare_jobs(backend, workflows, options.jobs, make_bar("Inputs stored"))
-        run = _LoadRun(backend, jobs, options)
+    with show_progress(console) as make_bar:
+        jobs = prepare_jobs(backend, workflows, options.jobs, make_bar("Inputs stored"))
+        run = LoadRun(backend, jobs, options)
         with recording_fleets(backend) as fleets:
             run.run(make_bar("Jobs answered"))
             if options.watch_seconds:
                 run.watch(options.watch_seconds, make_bar("Seconds watched"))
-        outcomes = _judge_jobs(run, make_bar("Results checked"))
+        outcomes = judge_jobs(run, make_bar("Results checked"))
     to_epoch = time.time() - time.monotonic()
     return MeasuredLoad(
         summarize_load(outcomes, elapsed_seconds=run.elapsed_seconds),
@@ -121,7 +121,7 @@ def measure_load(
     )
 
 
-class _LoadRun:
+class LoadRun:
     """Sends in one thread, receives in another, and remembers when."""
 
     def __init__(self, backend: Backend, jobs: Sequence[SampleJob], options: LoadOptions) -> None:
@@ -143,7 +143,7 @@ class _LoadRun:
             return 0.0
         return max(self.answered_at.values()) - min(self.sent_at.values())
 
-    def run(self, advance: "_Advance") -> None:
+    def run(self, advance: "Advance") -> None:
         """Send every job and wait for its reply, or until patience is at its end."""
         with ThreadPoolExecutor(1) as sender:
             sending = sender.submit(self._send_all)
@@ -153,7 +153,7 @@ class _LoadRun:
                 self._end.set()
         sending.result()
 
-    def watch(self, seconds: float, advance: "_Advance") -> None:
+    def watch(self, seconds: float, advance: "Advance") -> None:
         """Look for replies that nobody should get any more."""
         start = now = time.monotonic()
         while now < start + seconds:
@@ -175,7 +175,7 @@ class _LoadRun:
             self.sent_at[job.partial_name] = time.monotonic()
             self.message_ids[job.partial_name] = self.backend.send(job.body)
 
-    def _await_replies(self, sending: "Future[None]", advance: "_Advance") -> None:
+    def _await_replies(self, sending: "Future[None]", advance: "Advance") -> None:
         last_news, seen = time.monotonic(), 0
         while len(self.answered_at) < len(self.jobs):
             self._receive(1)
@@ -200,12 +200,13 @@ class _LoadRun:
                 self._room.release()
 
 
-_Advance = Callable[[float, float], None]
+Advance = Callable[[float, float], None]
 """Shows how much of how much is done."""
 
 
 @contextmanager
-def _show_progress(console: Console) -> Iterator[Callable[[str], _Advance]]:
+def show_progress(console: Console) -> Iterator[Callable[[str], Advance]]:
+    """Show a bar for each description that is asked for, while the block runs."""
     columns = (
         TextColumn("{task.description:<16}"),
         BarColumn(),
@@ -214,7 +215,7 @@ def _show_progress(console: Console) -> Iterator[Callable[[str], _Advance]]:
     )
     with Progress(*columns, console=console) as progress:
 
-        def make_bar(description: str) -> _Advance:
+        def make_bar(description: str) -> Advance:
             task = progress.add_task(description, total=None)
             return lambda done, total: progress.update(
                 task, completed=round(done), total=round(total)
@@ -223,14 +224,14 @@ def _show_progress(console: Console) -> Iterator[Callable[[str], _Advance]]:
         yield make_bar
 
 
-def _choose_workflows(names: Sequence[str]) -> list[Workflow]:
+def choose_workflows(names: Sequence[str]) -> list[Workflow]:
     """The named workflows, or all; raises WorkflowError."""
     catalog = load_catalog(_WORKFLOWS)
     return [catalog.workflow(name) for name in names] if names else list(catalog)
 
 
-def _prepare_jobs(
-    backend: Backend, workflows: Sequence[Workflow], count: int, advance: _Advance
+def prepare_jobs(
+    backend: Backend, workflows: Sequence[Workflow], count: int, advance: Advance
 ) -> list[SampleJob]:
     """Make every job and store its inputs, so that only messages are sent under the clock."""
 
@@ -259,7 +260,8 @@ def _choose_color(number: int) -> tuple[int, int, int]:
     return make_color(round(number * 618.034) % 1000, 1000)
 
 
-def _judge_jobs(run: _LoadRun, advance: _Advance) -> list[JobOutcome]:
+def judge_jobs(run: LoadRun, advance: Advance) -> list[JobOutcome]:
+    """Tell what became of each job, and whether its result is its own."""
     outcomes = []
     with ThreadPoolExecutor(_THREADS) as pool:
         for outcome in pool.map(lambda job: _judge_job(run, job), run.jobs):
@@ -268,7 +270,7 @@ def _judge_jobs(run: _LoadRun, advance: _Advance) -> list[JobOutcome]:
     return outcomes
 
 
-def _judge_job(run: _LoadRun, job: SampleJob) -> JobOutcome:
+def _judge_job(run: LoadRun, job: SampleJob) -> JobOutcome:
     workflow, replies = job.workflow.workflow, run.replies[job.partial_name]
     if not replies:
         return JobOutcome(workflow, seconds=None, replies=0)
@@ -290,7 +292,7 @@ def _judge_job(run: _LoadRun, job: SampleJob) -> JobOutcome:
     return JobOutcome(workflow, seconds, len(replies))
 
 
-def _find_failure_code(run: _LoadRun, job: SampleJob) -> str:
+def _find_failure_code(run: LoadRun, job: SampleJob) -> str:
     """The code from the job's record: the backend itself gets only the sentence."""
     record = run.backend.find_record(job.job_id, run.message_ids[job.partial_name])
     return record.failure.code if record and record.failure else "UNKNOWN"
@@ -298,7 +300,7 @@ def _find_failure_code(run: _LoadRun, job: SampleJob) -> str:
 
 def print_load(console: Console, load: MeasuredLoad) -> None:
     """Print the figures of a load test, and what its fleets did."""
-    _print_summary(console, load.summary, load.foreign_replies)
+    print_summary(console, load.summary, load.foreign_replies)
     table = Table(
         "fleet", "most waiting", "most slots of one", "most instances busy", "desired capacity"
     )
@@ -313,7 +315,8 @@ def print_load(console: Console, load: MeasuredLoad) -> None:
     console.print(table)
 
 
-def _print_summary(console: Console, summary: LoadSummary, foreign_replies: int) -> None:
+def print_summary(console: Console, summary: LoadSummary, foreign_replies: int) -> None:
+    """Print the figures alone."""
     table = Table("figure", "value", show_header=False)
     table.add_row("jobs", str(summary.jobs))
     table.add_row("succeeded", str(summary.succeeded))

@@ -1,0 +1,30 @@
+"""The chaos run in its short form: instances die, functions die, and no job notices."""
+
+from pathlib import Path
+
+import pytest
+from rich.console import Console
+
+from local.chaos.harm_stage import Strike
+from local.chaos.run_chaos import ChaosOptions, measure_chaos
+from local.start_local_mode import running_local_mode
+
+OPTIONS = ChaosOptions(
+    jobs=40,
+    minutes=0.4,
+    seed=11,
+    # Else a test would wait three minutes for the messages of a dispatcher that was killed.
+    visibility_seconds=15,
+)
+JOB_FAULTS = {Strike.TERMINATE, Strike.REPLACE, Strike.RESTART, Strike.STALL, Strike.ZOMBIE}
+
+
+@pytest.mark.timeout(400)
+def test_each_job_has_one_answer_although_instances_and_functions_are_killed(tmp_path: Path):
+    with running_local_mode(tmp_path, *OPTIONS.local_mode_options) as backend:
+        result = measure_chaos(backend, OPTIONS, Console(quiet=True))
+    assert result.broken == []
+    assert result.figures.accepted == result.figures.answered == 40
+    # It was no quiet run.
+    assert result.saboteur.strikes[Strike.KILL_PROCESS] > 0
+    assert result.saboteur.strikes.keys() & JOB_FAULTS
