@@ -1,7 +1,7 @@
 """Ports in memory for the services' tests; contract tests hold them to the ports' promises."""
 
 import io
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence, Set
 from contextlib import contextmanager
 from dataclasses import dataclass, field, replace
 from datetime import UTC, datetime, timedelta
@@ -123,6 +123,7 @@ class InMemoryFleetStore:
     def __init__(self, fleet: str = "", *instances: Instance) -> None:
         self.instances = {(fleet, i.key): i for i in instances}
         self.scalers: dict[str, ScalerState] = {}
+        self.waiting: set[tuple[str, str]] = set()
         self.admissions: dict[str, datetime] = {}
         self.look_again: set[str] = set()
         self.decisions: list[tuple[str, ScalingDecision, str]] = []
@@ -169,6 +170,15 @@ class InMemoryFleetStore:
             self.instances[fleet, key] = replace(
                 instance, jobs=instance.jobs - {job_id}, faults=faults
             )
+
+    def wait_for_slot(self, fleet: str, job_id: str) -> None:
+        self.waiting.add((fleet, job_id))
+
+    def stop_waiting(self, fleet: str, job_id: str) -> None:
+        self.waiting.discard((fleet, job_id))
+
+    def list_waiting(self, fleet: str) -> Set[str]:
+        return {job_id for name, job_id in self.waiting if name == fleet}
 
     def record_fault(self, fleet: str, key: str, at: datetime) -> bool:
         if (fleet, key) not in self.instances:

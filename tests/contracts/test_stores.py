@@ -225,6 +225,17 @@ class TestFleetStore:
             fleets.release_slot(FLEET, KEY, "a")
         assert only(fleets).jobs == frozenset()
 
+    def test_jobs_wait_for_a_slot_each_fleets_apart(self, fleets: FleetStore):
+        assert fleets.list_waiting("pulid") == set()
+        for job_id in ("job-1", "job-2", "job-1"):
+            fleets.wait_for_slot("pulid", job_id)
+        fleets.wait_for_slot("makeup", "job-3")
+        assert fleets.list_waiting("pulid") == {"job-1", "job-2"}
+        for job_id in ("job-1", "job-2", "job-2"):
+            fleets.stop_waiting("pulid", job_id)
+        assert fleets.list_waiting("pulid") == set()
+        assert fleets.list_instances("pulid") == []
+
     def test_an_unknown_instance_has_no_slots_and_is_not_made_up(self, fleets: FleetStore):
         assert not fleets.take_slot(FLEET, KEY, "a", slots=1, at=NOON)
         fleets.release_slot(FLEET, KEY, "a")

@@ -93,6 +93,16 @@ def test_only_as_many_jobs_as_there_are_free_slots_leave_the_queue():
     assert len(w.queue.visible) == 3
 
 
+def test_no_new_job_takes_the_slot_that_a_job_without_instance_waits_for():
+    w = world(make_instance("a"))
+    for n in range(3):
+        w.store.wait_for_slot(FLEET, f"lost-{n}")
+    w.put("job-0", "job-1")
+    assert w.admit(slots=4).job_ids == ["job-0"]
+    w.store.stop_waiting(FLEET, "lost-0")
+    assert w.admit(slots=4).job_ids == ["job-1"]
+
+
 def test_jobs_spread_over_the_instances():
     w = world(make_instance("a"), make_instance("b"), make_instance("c"))
     w.put(*(f"job-{n}" for n in range(6)))

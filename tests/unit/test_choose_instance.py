@@ -55,6 +55,17 @@ def test_without_a_free_slot_the_job_waits():
     assert slots == {"i-a": set(), "i-b": set()}
 
 
+def test_a_job_waits_for_a_slot_until_it_has_one():
+    jobs = InMemoryJobStore(admitted())
+    store = InMemoryFleetStore(FLEET, make_instance("b", reading=99))
+    service = ChooseInstance(FLEETS, jobs, store, InMemoryPromptCanceller())
+    assert service.choose(JOB_ID, now=NOON).status is PlacementStatus.NO_SLOT
+    assert store.list_waiting(FLEET) == {JOB_ID}
+    store.record_reading(FLEET, "i-b#1", 0, NOON)
+    assert service.choose(JOB_ID, now=NOON).status is PlacementStatus.PLACED
+    assert store.list_waiting(FLEET) == set()
+
+
 def test_a_lost_prompt_is_placed_again_as_a_new_attempt():
     lost = admitted().submit(prompt_id="p", at=NOON)
     status, job, slots = choose(lost, holding(reading=None), make_instance("b"))

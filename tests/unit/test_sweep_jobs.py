@@ -164,6 +164,24 @@ def test_the_index_may_lag_behind_the_records():
 
 
 @pytest.mark.parametrize(
+    ("job", "waits"),
+    [
+        (admitted().leave_instance(), True),
+        (admitted(), False),
+        (closed(), False),
+        (make_job(), False),
+        (make_job(job_id="another"), False),
+    ],
+    ids=["without a place", "placed", "closed", "in its queue again", "unknown"],
+)
+def test_only_a_job_without_a_place_keeps_the_slot_that_is_reserved_for_it(job, waits):
+    world = World(InMemoryJobStore(job))
+    world.store.wait_for_slot(FLEET, JOB_ID)
+    world.sweep(SECOND)
+    assert world.store.list_waiting(FLEET) == ({JOB_ID} if waits else set())
+
+
+@pytest.mark.parametrize(
     ("job", "kept"),
     [
         (admitted(), True),

@@ -1,6 +1,6 @@
 """What the services need of the world, named by role; the adapters keep these promises."""
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Mapping, Sequence, Set
 from contextlib import AbstractContextManager
 from dataclasses import dataclass
 from datetime import datetime
@@ -149,6 +149,15 @@ class FleetStore(Protocol):
 
         ``worked``: the instance did what it should, so its faults before count no more.
         """
+
+    def wait_for_slot(self, fleet: str, job_id: str) -> None:
+        """Note an admitted job that has lost its place and found no other."""
+
+    def stop_waiting(self, fleet: str, job_id: str) -> None:
+        """Such a job waits no more; no effect if it did not."""
+
+    def list_waiting(self, fleet: str) -> Set[str]:
+        """Ids of the admitted jobs that wait for a slot, read consistently."""
 
     def record_fault(self, fleet: str, key: str, at: datetime) -> bool:
         """Count a prompt that the instance lost or broke; True if that puts it in quarantine."""

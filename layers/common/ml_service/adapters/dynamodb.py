@@ -1,7 +1,7 @@
 """The job table and the fleet table in DynamoDB."""
 
 import json
-from collections.abc import Mapping, Sequence
+from collections.abc import Mapping, Sequence, Set
 from datetime import UTC, datetime, timedelta
 from decimal import Decimal
 from typing import TYPE_CHECKING, Any
@@ -159,6 +159,30 @@ class DynamoDBFleetStore:
                 ExpressionAttributeValues={":job": {job_id}},
             )
         )
+
+    def wait_for_slot(self, fleet: str, job_id: str) -> None:
+        """Note an admitted job that has lost its place and found no other."""
+        self._change_waiting("ADD", fleet, job_id)
+
+    def stop_waiting(self, fleet: str, job_id: str) -> None:
+        """Such a job waits no more; no effect if it did not."""
+        self._change_waiting("DELETE", fleet, job_id)
+
+    def _change_waiting(self, action: str, fleet: str, job_id: str) -> None:
+        self._table.update_item(
+            Key={"pk": fleet, "sk": "WAITING"},
+            UpdateExpression=f"{action} jobs :job",
+            ExpressionAttributeValues={":job": {job_id}},
+        )
+
+    def list_waiting(self, fleet: str) -> Set[str]:
+        """Ids of the admitted jobs that wait for a slot."""
+        page = self._table.query(
+            KeyConditionExpression=Key("pk").eq(fleet) & Key("sk").eq("WAITING"),
+            ConsistentRead=True,
+        )
+        items: Sequence[Mapping[str, Any]] = page["Items"]
+        return frozenset(job for item in items for job in item.get("jobs", ()))
 
     def record_fault(self, fleet: str, key: str, at: datetime) -> bool:
         """Count a fault of an instance that is still known; True if it is quarantined for it."""

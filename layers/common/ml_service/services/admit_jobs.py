@@ -153,15 +153,19 @@ class _Round:
     instances: dict[str, Instance] = field(default_factory=dict)
     placed: Counter[str] = field(default_factory=Counter)
     """Jobs placed in this round by instance key; their prompts are in no reading yet."""
+    reserved: int = 0
+    """Slots left to admitted jobs that have lost theirs."""
     job_ids: list[str] = field(default_factory=list)
     is_throttled: bool = False
 
     def look(self) -> None:
         instances = self.parts.store.list_instances(self.fleet)
+        self.reserved = len(self.parts.store.list_waiting(self.fleet))
         self.instances = {i.key: i.expecting(self.placed[i.key]) for i in instances}
 
     def count_free_slots(self) -> int:
-        return count_free_slots(self.instances.values(), slots=self.slots)
+        free = count_free_slots(self.instances.values(), slots=self.slots)
+        return max(0, free - self.reserved)
 
     def admit(self, message: QueuedMessage) -> AdmissionStatus:
         if self.is_throttled:

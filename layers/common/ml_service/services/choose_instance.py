@@ -11,7 +11,7 @@ from ml_service.domain.jobs import Job, JobState
 from ml_service.ports import FleetStore, JobStore, PromptCanceller
 
 WAIT_SECONDS = 10
-"""Between two looks for a slot: slots are rarely short here, since admission took one."""
+"""Between two looks for a slot: slots are short here only after an instance was lost."""
 
 
 class PlacementStatus(StrEnum):
@@ -75,7 +75,10 @@ class ChooseInstance:
             except JobChangedError:
                 self.store.release_slot(job.fleet, instance.key, job_id)
                 raise
+            self.store.stop_waiting(job.fleet, job_id)
             return Choice(PlacementStatus.PLACED, placed, quarantined)
+        # Admission leaves it a slot: else every lost instance would let new jobs overtake this one.
+        self.store.wait_for_slot(job.fleet, job_id)
         return Choice(PlacementStatus.NO_SLOT, job, quarantined)
 
     def _leave(self, job: Job, left: Job) -> Job:

@@ -34,7 +34,7 @@ class SweepAction(StrEnum):
     CANCELLED = "CANCELLED"
     """It is closed, and a prompt of it may still run: its end was asked for once more."""
     SLOT_RETURNED = "SLOT_RETURNED"
-    """It had a slot on an instance where it does not run."""
+    """It had a slot on an instance where it does not run, or one reserved, and waits no more."""
 
 
 @dataclass
@@ -106,6 +106,13 @@ class SweepJobs:
                 self.store.release_slot(fleet, instance.key, job_id)
                 report.counts[SweepAction.SLOT_RETURNED] += 1
                 report.job_ids.append(job_id)
+        for job_id in sorted(self.store.list_waiting(fleet)):
+            if self._waits(job_id):
+                continue
+            # It was closed while it waited, or a crash came just after it was placed.
+            self.store.stop_waiting(fleet, job_id)
+            report.counts[SweepAction.SLOT_RETURNED] += 1
+            report.job_ids.append(job_id)
 
     def _needs_slot(self, job_id: str, key: str) -> bool:
         try:
@@ -113,6 +120,13 @@ class SweepJobs:
         except JobNotFoundError:
             return False
         return job.instance == key and not job.state.is_final
+
+    def _waits(self, job_id: str) -> bool:
+        try:
+            job = self.jobs.get(job_id)
+        except JobNotFoundError:
+            return False
+        return job.state is JobState.ADMITTED and not job.instance
 
 
 def _tell_finished(before: Job, after: Job) -> SweepAction:
