@@ -14,6 +14,7 @@ import time
 import uuid
 from collections import deque
 from collections.abc import Coroutine, Mapping, Sequence
+from contextlib import nullcontext
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any, Final, Literal
@@ -342,7 +343,10 @@ class _FunctionPool:
             self._grow()
 
     async def _add_worker(self, even_unneeded: bool) -> None:
-        async with self._start_slots:
+        # A function without any process does not queue behind the growth of another, which under
+        # load takes minutes: all jobs would stand still before this one step.
+        is_first = not self._workers and not even_unneeded
+        async with nullcontext() if is_first else self._start_slots:
             if not self._pending and not even_unneeded:
                 return  # Another process took the call meanwhile.
             worker = _Worker(self._start, self)

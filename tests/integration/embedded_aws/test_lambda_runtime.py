@@ -185,6 +185,16 @@ def test_one_process_serves_one_call_after_the_other(functions: Functions) -> No
     assert functions.run(use) < 1.0
 
 
+def test_a_function_without_a_process_gets_one_while_others_grow(functions: Functions) -> None:
+    async def use(runtime: LambdaRuntime) -> InvocationResult:
+        for _ in range(os.cpu_count() or 1):
+            # As the start of another function's process does, for as long as it takes.
+            await runtime._start_slots.acquire()
+        return await runtime.invoke("misbehave", b'{"still": "there"}', "id-1")
+
+    assert json.loads(functions.run(use).payload) == {"still": "there"}
+
+
 def test_a_process_can_be_killed_in_the_middle_of_a_call_and_only_then(
     functions: Functions,
 ) -> None:
