@@ -64,6 +64,8 @@ class HarmOptions:
     seed: int
     seconds: float
     """For so long; then every zombie is replaced, and all is left in peace."""
+    spared: frozenset[str] = frozenset()
+    """Functions whose processes are not killed, without the stage's name."""
     pause_seconds: float = 1.5
     """Between two strikes, on average."""
     zombie_seconds: tuple[float, float] = (10.0, 25.0)
@@ -89,7 +91,11 @@ class Saboteur:
         self._dice = random.Random(self.options.seed)
         self._zombies: dict[str, float] = {}
         functions = self.watch.aws.functions.list_functions()["Functions"]
-        self._functions = sorted(function["FunctionName"] for function in functions)
+        self._functions = sorted(
+            function["FunctionName"]
+            for function in functions
+            if function["FunctionName"].partition("ml-service-")[2] not in self.options.spared
+        )
         self._ways: Mapping[Strike, Callable[[], bool]] = {
             Strike.TERMINATE: lambda: self._strike_instance(self._terminate),
             Strike.REPLACE: lambda: self._strike_instance(self._replace),

@@ -56,8 +56,8 @@ class ChaosOptions:
     boot_seconds: float = 90.0
     """Virtual, of a new instance: every minute one is killed."""
     prompt_seconds: float = 0.5
-    visibility_seconds: int | None = None
-    """How long a message whose receiver died is hidden; None as the template says."""
+    spared: frozenset[str] = frozenset()
+    """Functions that are not killed, as dispatch-jobs."""
 
     @property
     def local_mode_options(self) -> Sequence[str]:
@@ -107,8 +107,6 @@ def measure_chaos(backend: Backend, options: ChaosOptions, console: Console) -> 
         AwsClients(backend.ready["endpoint"], backend.ready["region"]),
         backend.read_fleets(),
     )
-    if options.visibility_seconds is not None:
-        _hasten_redelivery(watch, options.visibility_seconds)
     harm_seconds = options.minutes * 60
     load = LoadOptions(
         jobs=options.jobs,
@@ -122,7 +120,9 @@ def measure_chaos(backend: Backend, options: ChaosOptions, console: Console) -> 
         run = LoadRun(
             backend, prepare_jobs(backend, workflows, options.jobs, make_bar("Inputs stored")), load
         )
-        saboteur = Saboteur(watch, run, HarmOptions(seed=options.seed, seconds=harm_seconds))
+        saboteur = Saboteur(
+            watch, run, HarmOptions(options.seed, harm_seconds, spared=options.spared)
+        )
         with saboteur.at_work():
             run.run(make_bar("Jobs answered"))
             _await_quiet(watch)
@@ -136,14 +136,6 @@ def measure_chaos(backend: Backend, options: ChaosOptions, console: Console) -> 
         harm_seconds,
         len(watch.seen),
     )
-
-
-def _hasten_redelivery(watch: StageWatch, seconds: int) -> None:
-    queues = [fleet.task_queue_url for fleet in watch.fleets.values()]
-    for url in (*queues, watch.backend.ready["input_queue_url"]):
-        watch.aws.sqs.set_queue_attributes(
-            QueueUrl=url, Attributes={"VisibilityTimeout": str(seconds)}
-        )
 
 
 def _await_quiet(watch: StageWatch) -> None:
