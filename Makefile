@@ -53,6 +53,7 @@ soak: setup ## Run 1,000 prompts through one faulty ComfyUI, of each version tha
 faults: setup ## Prove every row of the list of faults and bad inputs, and print the table
 	$(BIN)/python -m pytest -q -m long
 	@$(BIN)/python -m scripts.print_fault_table -n 2 --dist loadfile
+
 .PHONY: chaos
 chaos: setup ## Run 1,000 jobs while instances and functions are killed at random
 	@$(BIN)/ml-service chaos
