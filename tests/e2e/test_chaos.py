@@ -10,8 +10,8 @@ from local.chaos.run_chaos import ChaosOptions, measure_chaos
 from local.start_local_mode import running_local_mode
 
 OPTIONS = ChaosOptions(
-    jobs=40,
-    minutes=0.4,
+    jobs=16,
+    minutes=0.25,
     seed=11,
     # The messages that these held come again after one minute and three: too long for a test.
     spared=frozenset({"admit-jobs", "dispatch-jobs"}),
@@ -24,7 +24,7 @@ def test_each_job_has_one_answer_although_instances_and_functions_are_killed(tmp
     with running_local_mode(tmp_path, *OPTIONS.local_mode_options) as backend:
         result = measure_chaos(backend, OPTIONS, Console(quiet=True))
     assert result.broken == []
-    assert result.figures.accepted == result.figures.answered == 40
+    assert result.figures.accepted == result.figures.answered == 16
     # It was no quiet run.
     assert result.saboteur.strikes[Strike.KILL_PROCESS] > 0
     assert result.saboteur.strikes.keys() & JOB_FAULTS
