@@ -46,7 +46,7 @@ clients: setup ## Run other people's ComfyUI clients against the simulator (need
 	INDEPENDENT_CLIENTS=1 $(BIN)/python -m pytest -q tests/e2e/test_independent_clients.py
 
 .PHONY: soak
-soak: setup ## Run 1,000 prompts through one faulty ComfyUI, of each version that is simulated
+soak: setup ## Run 1,000 prompts through one faulty ComfyUI of each version; flood a fleet till it grows and shrinks
 	$(BIN)/python -m pytest -q -s -m soak
 
 .PHONY: faults

@@ -162,7 +162,7 @@ def test_make_up_answers_with_every_size_and_the_mask(backend: Backend, await_re
         (
             "ComfyUiPhotoMakeUpLipsThumbnailsMessage",
             {"InputS3Key": "photos/none.png", "SourceS3Keys": ["photos/none.png"]},
-            "photos/none.png does not exist",
+            "The input image does not exist.",
         ),
         (
             "ComfyUiLatentSyncMessage",

@@ -64,5 +64,6 @@ def agrees(ending: Ending, ends: list[str | None]) -> bool:
         case Outcome.CANCELLED:
             return was_lost or "success" not in ends
         case Outcome.LOST:
-            return was_lost
+            # With its server, or as a fault of the GPU, which another instance may not have.
+            return was_lost or ends == ["error"]
     return True

@@ -443,11 +443,12 @@ def test_a_silent_websocket_greets_and_says_nothing_more(
 
 
 def test_runs_are_listed_by_the_admin_endpoint(client: SimulatorClient) -> None:
+    began = time.time()
     client.run(picture_graph(), prompt_id="mine")
 
-    assert client.get("/_simulator/runs").json() == {
-        "runs": [{"prompt_id": "mine", "start_number": 1, "end": "success", "nodes": 2}]
-    }
+    (run,) = client.get("/_simulator/runs").json()["runs"]
+    assert began < run.pop("ended_at") < time.time()
+    assert run == {"prompt_id": "mine", "start_number": 1, "end": "success", "nodes": 2}
 
 
 def test_a_cached_run_is_told_from_a_second_one_that_computed(

@@ -277,6 +277,8 @@ class _Check:
         ``reason`` is a sentence that has no full stop yet.
         """
         seen = self.observation
+        if not seen.readings:
+            return self._stay("No instance is in service: there is none that could be idle.")
         if len(self.known) < len(seen.readings):
             return self._stay("An instance has not answered: it may be busy.")
         if self.policy.counts_backlog and seen.backlog is None:
