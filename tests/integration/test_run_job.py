@@ -96,18 +96,22 @@ class Stage(Backend):
     @contextmanager
     def drained(self, fleet: str) -> Iterator[None]:
         """No instance of a fleet takes jobs: what comes to its task queue stays there."""
-        self._let_take_jobs(fleet, False)
+        # Quarantined until the day after: the scaler mends what is only drained.
+        tomorrow = (self.clock.now() + timedelta(days=1)).timestamp()
+        value = {":at": {"N": str(round(tomorrow))}}
+        self._update_instances(
+            fleet, UpdateExpression="SET quarantined_at = :at", ExpressionAttributeValues=value
+        )
         time.sleep(1.5)  # an admission that began before may still wait for a message
         yield
-        self._let_take_jobs(fleet, True)
+        self._update_instances(fleet, UpdateExpression="REMOVE quarantined_at")
 
-    def _let_take_jobs(self, fleet: str, value: bool) -> None:
+    def _update_instances(self, fleet: str, **update: Any) -> None:
         for instance in self.fleets.list_instances(fleet):
             self.dynamodb.update_item(
                 TableName=self.ready["fleet_table"],
                 Key={"pk": {"S": fleet}, "sk": {"S": f"INSTANCE#{instance.key}"}},
-                UpdateExpression="SET takes_jobs = :value",
-                ExpressionAttributeValues={":value": {"BOOL": value}},
+                **update,
             )
 
     def dead_letter(self, fleet: str) -> str:
