@@ -13,7 +13,7 @@ from rich.table import Table
 from local.backend import Backend
 from local.find_backend import Target, TargetError, opened_backend
 from local.terminal import open_terminal
-from ml_service.adapters.dynamodb import read_job_item
+from ml_service.adapters.dynamodb import read_items, read_job_item
 from ml_service.domain.jobs import Job, JobState
 
 _JOB_ID_WIDTH = 44
@@ -87,12 +87,7 @@ def scan_jobs(backend: Backend, options: ListOptions) -> Iterator[Job]:
         request["FilterExpression"] = (
             conditions[0] if len(conditions) == 1 else conditions[0] & conditions[1]
         )
-    while True:
-        page = backend.job_table.scan(**request)
-        yield from map(read_job_item, page["Items"])
-        if "LastEvaluatedKey" not in page:
-            return
-        request["ExclusiveStartKey"] = page["LastEvaluatedKey"]
+    yield from map(read_job_item, read_items(backend.job_table.scan, **request))
 
 
 def _format_seconds(start: datetime, end: datetime | None) -> str:

@@ -1,12 +1,14 @@
 """The scaler's decisions as the fleet table keeps them."""
 
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from datetime import datetime
 from itertools import islice
 from typing import TYPE_CHECKING, Any
 
 from boto3.dynamodb.conditions import Key
+
+from ml_service.adapters.dynamodb import read_items
 
 if TYPE_CHECKING:
     from types_boto3_dynamodb.service_resource import Table
@@ -28,21 +30,13 @@ class DecisionView:
 
 def list_decisions(table: "Table", fleet: str, *, limit: int) -> list[DecisionView]:
     """The last decisions of a fleet, the latest first."""
-    return [_to_decision(item) for item in islice(_query(table, fleet, limit), limit)]
-
-
-def _query(table: "Table", fleet: str, limit: int) -> Iterator[Mapping[str, Any]]:
-    request: dict[str, Any] = {
-        "KeyConditionExpression": Key("pk").eq(fleet) & Key("sk").begins_with("DECISION#"),
-        "ScanIndexForward": False,
-        "Limit": limit,
-    }
-    while True:
-        page = table.query(**request)
-        yield from page["Items"]
-        if "LastEvaluatedKey" not in page:
-            return
-        request["ExclusiveStartKey"] = page["LastEvaluatedKey"]
+    items = read_items(
+        table.query,
+        KeyConditionExpression=Key("pk").eq(fleet) & Key("sk").begins_with("DECISION#"),
+        ScanIndexForward=False,
+        Limit=limit,
+    )
+    return [_to_decision(item) for item in islice(items, limit)]
 
 
 def _to_decision(item: Mapping[str, Any]) -> DecisionView:

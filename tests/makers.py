@@ -10,6 +10,9 @@ from ml_service.domain.fleets import Fleet, Instance
 from ml_service.domain.hand_offs import HandOff, read_hand_off
 from ml_service.domain.inputs import resolve_inputs
 from ml_service.domain.jobs import Job, JobState, make_fingerprint
+from ml_service.services.dispatch_jobs import DispatchJobs
+from ml_service.services.finish_job import FinishJob
+from ml_service.services.hand_off_video import HandOffVideo
 from tests.fakes import NOON
 
 PROJECT = Path(__file__).parent.parent
@@ -157,4 +160,33 @@ def make_instance(
             "read_at": at,
             **changes,
         }
+    )
+
+
+def make_dispatch_jobs(world: Any) -> DispatchJobs:
+    """dispatch_jobs on the fakes of a test's world."""
+    return DispatchJobs(
+        catalog=CATALOG,
+        jobs=world.jobs,
+        task_queues=world.queues,
+        refused_messages=world.refused,
+        topic=world.topic,
+        admission=world.admission,
+        input_buckets=frozenset({BUCKET}),
+        hand_off_buckets=frozenset({"videos"}),
+        hand_off_queue_arns=frozenset({QUEUE_ARN}),
+    )
+
+
+def make_finish_job(world: Any) -> FinishJob:
+    """finish_job on the fakes of a test's world."""
+    return FinishJob(
+        CATALOG,
+        world.jobs,
+        world.store,
+        world.topic,
+        world.admission,
+        world.canceller,
+        HandOffVideo(world.jobs, world.media, world.conversions),
+        "results",
     )

@@ -1,17 +1,17 @@
 """What the pages show: fleets and jobs as queues, groups and tables know them; all calls block."""
 
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass
 from datetime import datetime
 from operator import attrgetter
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING
 
 from pydantic import BaseModel
 
 from local.aws.clients import AwsClients
 from local.local_deployment import LocalDeployment
 from local.read_decisions import DecisionView, list_decisions
-from ml_service.adapters.dynamodb import DynamoDBFleetStore, DynamoDBJobStore
+from ml_service.adapters.dynamodb import DynamoDBFleetStore, DynamoDBJobStore, read_items
 from ml_service.domain.errors import JobNotFoundError
 from ml_service.domain.fleets import Fleet, Instance
 from ml_service.domain.jobs import Job, JobState, make_refused_id
@@ -84,8 +84,8 @@ class StageReader:
     def list_jobs(self) -> list[JobSummary]:
         """Every job, the latest first."""
         table = self._clients.table(self._deployment.job_table)
-        items = _scan(
-            table,
+        items = read_items(
+            table.scan,
             ProjectionExpression=_SUMMARY_FIELDS,
             ExpressionAttributeNames=_SUMMARY_NAMES,
         )
@@ -121,12 +121,3 @@ class StageReader:
             scaler=store.load_scaler(name),
             decisions=list_decisions(table, name, limit=_DECISIONS),
         )
-
-
-def _scan(table: "Table", **request: Any) -> Iterator[Mapping[str, Any]]:
-    while True:
-        page = table.scan(**request)
-        yield from page["Items"]
-        if "LastEvaluatedKey" not in page:
-            return
-        request["ExclusiveStartKey"] = page["LastEvaluatedKey"]

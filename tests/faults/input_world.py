@@ -30,7 +30,14 @@ from tests.fakes import (
     InMemoryRefusedMessages,
     InMemoryReplyTopic,
 )
-from tests.makers import BUCKET, CATALOG, FLEETS, JOB_ID, PARTIAL_NAME, QUEUE_ARN, make_instance
+from tests.makers import (
+    CATALOG,
+    FLEETS,
+    JOB_ID,
+    PARTIAL_NAME,
+    make_dispatch_jobs,
+    make_instance,
+)
 
 PRIVATE_WORDS = "words of a person"
 """In every message; no log may have it."""
@@ -55,17 +62,7 @@ class InputWorld:
         self.stores = {name: InMemoryFleetStore(name, make_instance("a")) for name in FLEETS}
 
     def make_dispatch(self) -> DispatchJobs:
-        return DispatchJobs(
-            catalog=CATALOG,
-            jobs=self.jobs,
-            task_queues=self.queues,
-            refused_messages=self.refused,
-            topic=self.topic,
-            admission=self.admission,
-            input_buckets=frozenset({BUCKET}),
-            hand_off_buckets=frozenset({"videos"}),
-            hand_off_queue_arns=frozenset({QUEUE_ARN}),
-        )
+        return make_dispatch_jobs(self)
 
     def deliver(
         self,

@@ -26,7 +26,6 @@ from ml_service.services.choose_instance import WAIT_SECONDS, ChooseInstance
 from ml_service.services.collect_outputs import CollectOutputs
 from ml_service.services.dispatch_jobs import DispatchJobs, DispatchStatus
 from ml_service.services.finish_job import FinishJob, StepError
-from ml_service.services.hand_off_video import HandOffVideo
 from ml_service.services.refresh_registry import RefreshRegistry
 from ml_service.services.remove_instances import RemoveInstances
 from ml_service.services.scale_fleets import ScaleFleets
@@ -48,7 +47,14 @@ from tests.faults.call_points import CallPoints, Crash
 from tests.faults.executions import Execution
 from tests.faults.simulated_instances import SimulatedInstance, SimulatedInstances
 from tests.faults.timed_queue import TimedQueue
-from tests.makers import BUCKET, CATALOG, FLEETS, make_body, make_payload
+from tests.makers import (
+    BUCKET,
+    CATALOG,
+    FLEETS,
+    make_body,
+    make_finish_job,
+    make_payload,
+)
 
 SLOTS = 2
 MAX_INSTANCES = 3
@@ -92,6 +98,7 @@ class Stage:
         self.topic = InMemoryReplyTopic()
         self.admission = InMemoryAdmission()
         self.canceller = InMemoryPromptCanceller()
+        self.conversions = InMemoryConversionQueues()
         self.media = InMemoryMediaStore()
         self.media.inputs = {
             (BUCKET, key): PICTURE for key in ("photos/face.png", "photos/lips.png")
@@ -415,16 +422,7 @@ class Stage:
         return {"status": job.state}
 
     def _finish_job(self) -> FinishJob:
-        return FinishJob(
-            CATALOG,
-            self.jobs,
-            self.store,
-            self.topic,
-            self.admission,
-            self.canceller,
-            HandOffVideo(self.jobs, self.media, InMemoryConversionQueues()),
-            "results",
-        )
+        return make_finish_job(self)
 
     def _registry(self) -> RefreshRegistry:
         return RefreshRegistry(self.store, self.pool, self.instances)

@@ -4,7 +4,7 @@ from dataclasses import dataclass, field
 from ml_service.domain.errors import RefusalCode
 from ml_service.domain.jobs import JobState
 from ml_service.ports import QueuedMessage
-from ml_service.services.dispatch_jobs import DispatchJobs, DispatchReport, DispatchStatus
+from ml_service.services.dispatch_jobs import DispatchReport, DispatchStatus
 from tests.fakes import (
     NOON,
     InMemoryAdmission,
@@ -14,13 +14,11 @@ from tests.fakes import (
     InMemoryReplyTopic,
 )
 from tests.makers import (
-    BUCKET,
-    CATALOG,
     FLEETS,
     JOB_ID,
     PARTIAL_NAME,
-    QUEUE_ARN,
     make_body,
+    make_dispatch_jobs,
     make_payload,
 )
 
@@ -36,17 +34,7 @@ class World:
     admission: InMemoryAdmission = field(default_factory=InMemoryAdmission)
 
     def dispatch(self, *bodies: str) -> DispatchReport:
-        service = DispatchJobs(
-            catalog=CATALOG,
-            jobs=self.jobs,
-            task_queues=self.queues,
-            refused_messages=self.refused,
-            topic=self.topic,
-            admission=self.admission,
-            input_buckets=frozenset({BUCKET}),
-            hand_off_buckets=frozenset({"videos"}),
-            hand_off_queue_arns=frozenset({QUEUE_ARN}),
-        )
+        service = make_dispatch_jobs(self)
         messages = [QueuedMessage(f"sqs-{i}", body) for i, body in enumerate(bodies)]
         return service.dispatch(messages, now=NOON, new_seed=lambda: 7)
 

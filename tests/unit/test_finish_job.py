@@ -5,8 +5,7 @@ import pytest
 from ml_service.domain.errors import JOB_ERRORS
 from ml_service.domain.jobs import Job, JobState
 from ml_service.domain.results import OutputFile
-from ml_service.services.finish_job import FinishJob, StepError, explain_error
-from ml_service.services.hand_off_video import HandOffVideo
+from ml_service.services.finish_job import StepError, explain_error
 from tests.fakes import (
     NOON,
     InMemoryAdmission,
@@ -17,7 +16,13 @@ from tests.fakes import (
     InMemoryPromptCanceller,
     InMemoryReplyTopic,
 )
-from tests.makers import CATALOG, JOB_ID, PARTIAL_NAME, make_instance, make_job
+from tests.makers import (
+    JOB_ID,
+    PARTIAL_NAME,
+    make_finish_job,
+    make_instance,
+    make_job,
+)
 
 
 class World:
@@ -30,19 +35,10 @@ class World:
         self.admission = InMemoryAdmission()
         self.canceller = InMemoryPromptCanceller()
         self.media = InMemoryMediaStore()
-        self.queues = InMemoryConversionQueues()
+        self.conversions = InMemoryConversionQueues()
 
     def finish(self, error: StepError | None = None) -> Job:
-        return FinishJob(
-            CATALOG,
-            self.jobs,
-            self.store,
-            self.topic,
-            self.admission,
-            self.canceller,
-            HandOffVideo(self.jobs, self.media, self.queues),
-            "results",
-        ).finish(JOB_ID, run=1, error=error, now=NOON)
+        return make_finish_job(self).finish(JOB_ID, run=1, error=error, now=NOON)
 
     def replies(self) -> list[dict[str, str]]:
         return [json.loads(json.loads(reply)["data"]) for reply in self.topic.replies]

@@ -5,8 +5,6 @@ import pytest
 
 from ml_service.domain.jobs import Job, JobState
 from ml_service.domain.results import OutputFile
-from ml_service.services.finish_job import FinishJob
-from ml_service.services.hand_off_video import HandOffVideo
 from ml_service.services.sweep_jobs import SweepAction, SweepJobs, SweepReport
 from tests.fakes import (
     NOON,
@@ -20,10 +18,10 @@ from tests.fakes import (
     InMemoryReplyTopic,
 )
 from tests.makers import (
-    CATALOG,
     FLEETS,
     JOB_ID,
     QUEUE_ARN,
+    make_finish_job,
     make_hand_off,
     make_instance,
     make_job,
@@ -42,19 +40,10 @@ class World:
     admission: InMemoryAdmission = field(default_factory=InMemoryAdmission)
     canceller: InMemoryPromptCanceller = field(default_factory=InMemoryPromptCanceller)
     media: InMemoryMediaStore = field(default_factory=InMemoryMediaStore)
-    queues: InMemoryConversionQueues = field(default_factory=InMemoryConversionQueues)
+    conversions: InMemoryConversionQueues = field(default_factory=InMemoryConversionQueues)
 
     def sweep(self, after: timedelta) -> SweepReport:
-        finish = FinishJob(
-            CATALOG,
-            self.jobs,
-            self.store,
-            self.topic,
-            self.admission,
-            self.canceller,
-            HandOffVideo(self.jobs, self.media, self.queues),
-            "results",
-        )
+        finish = make_finish_job(self)
         service = SweepJobs(FLEETS, self.jobs, self.store, self.runner, finish, self.canceller)
         return service.sweep(NOON + after)
 
@@ -105,7 +94,7 @@ def test_a_video_that_was_not_handed_on_is(closed_queues: set[str], action: Swee
     job = job.close(JobState.SUCCEEDED, reply="r", at=NOON).mark_published(NOON)
     world = World(InMemoryJobStore(job))
     world.media.results["comfyui-results/a.mp4"] = (b"video", "video/mp4")
-    world.queues.closed = closed_queues
+    world.conversions.closed = closed_queues
     assert world.sweep(timedelta(minutes=2) - SECOND).counts == {}
     assert world.sweep(timedelta(minutes=2)).counts == {action: 1}
     assert world.sweep(timedelta(minutes=9)).counts == {}

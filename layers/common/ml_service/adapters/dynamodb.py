@@ -1,7 +1,7 @@
 """The job table and the fleet table in DynamoDB."""
 
 import json
-from collections.abc import Mapping, Sequence, Set
+from collections.abc import Callable, Iterator, Mapping, Sequence, Set
 from datetime import UTC, datetime, timedelta
 from decimal import Decimal
 from typing import TYPE_CHECKING, Any
@@ -94,17 +94,12 @@ class DynamoDBFleetStore:
 
     def list_instances(self, fleet: str) -> Sequence[Instance]:
         """Every known instance of a fleet."""
-        instances = []
-        request: dict[str, Any] = {
-            "KeyConditionExpression": Key("pk").eq(fleet) & Key("sk").begins_with("INSTANCE#"),
-            "ConsistentRead": True,
-        }
-        while True:
-            page = self._table.query(**request)
-            instances += [_to_instance(item) for item in page["Items"]]
-            if "LastEvaluatedKey" not in page:
-                return instances
-            request["ExclusiveStartKey"] = page["LastEvaluatedKey"]
+        items = read_items(
+            self._table.query,
+            KeyConditionExpression=Key("pk").eq(fleet) & Key("sk").begins_with("INSTANCE#"),
+            ConsistentRead=True,
+        )
+        return [_to_instance(item) for item in items]
 
     def put_instance(
         self, fleet: str, member: GroupMember, *, reading: int | None, at: datetime
@@ -352,6 +347,16 @@ def _to_instance(item: Mapping[str, Any]) -> Instance:
         faults=int(item.get("faults", 0)),
         quarantined_at=None if quarantined_at is None else _from_epoch(quarantined_at),
     )
+
+
+def read_items(read: Callable[..., Any], **request: Any) -> Iterator[Mapping[str, Any]]:
+    """Every item of a table's query or scan, page after page."""
+    while True:
+        page = read(**request)
+        yield from page["Items"]
+        if "LastEvaluatedKey" not in page:
+            return
+        request["ExclusiveStartKey"] = page["LastEvaluatedKey"]
 
 
 def read_job_item(item: Mapping[str, Any]) -> Job:

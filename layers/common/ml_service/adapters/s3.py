@@ -69,17 +69,20 @@ class S3MediaStore:
             yield MediaStream(cast(BinaryIO, body), answer["ContentLength"])
 
     def put_result(self, key: str, content: BinaryIO, *, content_type: str) -> None:
-        """Store a result of up to 2 GiB, in parts if it is large; nothing is left of a failure."""
+        """Store a result of up to 2 GiB, in parts if it is large; nothing is left of a failure.
+
+        Errors name no key here, either.
+        """
         try:
             self._client.upload_fileobj(
-                cast(BinaryIO, _Limited(content, key)),
+                cast(BinaryIO, _Limited(content)),
                 self._result_bucket,
                 key,
                 ExtraArgs={"ContentType": content_type, "ACL": "bucket-owner-full-control"},
                 Config=_TRANSFER,
             )
         except (ClientError, BotoCoreError) as error:
-            raise OutputUploadError(f"The output {key} could not be stored.") from error
+            raise OutputUploadError("An output could not be stored.") from error
 
     def copy_result(self, key: str, *, to_bucket: str, to_key: str) -> None:
         """Copy a result within S3; one call does, since S3 takes up to 5 GB for it."""
@@ -100,9 +103,8 @@ class S3MediaStore:
 class _Limited:
     """A stream that refuses to be longer than a result may be."""
 
-    def __init__(self, content: BinaryIO, key: str) -> None:
+    def __init__(self, content: BinaryIO) -> None:
         self._content = content
-        self._key = key
         self._left = MAX_OUTPUT_BYTES
 
     def read(self, size: int = -1) -> bytes:
@@ -110,7 +112,5 @@ class _Limited:
         data = self._content.read(size)
         self._left -= len(data)
         if self._left < 0:
-            raise OutputTooLargeError(
-                f"The output {self._key} is larger than {MAX_OUTPUT_BYTES} bytes."
-            )
+            raise OutputTooLargeError(f"An output is larger than {MAX_OUTPUT_BYTES} bytes.")
         return data

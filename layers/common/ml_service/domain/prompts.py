@@ -14,6 +14,10 @@ _SHORTEST_WAIT = 5
 _LONGEST_WAIT = 300
 
 
+CANCEL_SECONDS = 20.0
+"""How long to insist on a cancel; a running node notices an interrupt at its next step."""
+
+
 class PromptState(StrEnum):
     """Where a prompt stands on its instance."""
 

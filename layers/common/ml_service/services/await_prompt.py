@@ -13,6 +13,7 @@ from ml_service.domain.errors import (
 )
 from ml_service.domain.jobs import Job
 from ml_service.domain.prompts import (
+    CANCEL_SECONDS,
     Progress,
     Prompt,
     PromptState,
@@ -33,8 +34,6 @@ LOST_CHECK_SECONDS = (0.1, 0.9)
 """Before an unknown prompt is looked for once more, and again."""
 SILENCE_SECONDS = 60.0
 """How long an instance may take requests without an answer, as while it loads a model."""
-CANCEL_SECONDS = 20.0
-"""How long to insist; a running node notices an interrupt at its next step."""
 
 
 class AwaitStatus(StrEnum):

@@ -3,14 +3,11 @@
 from dataclasses import dataclass
 from datetime import datetime
 
-from ml_service.domain.errors import InstanceError, JobChangedError
+from ml_service.domain.errors import InstanceError
 from ml_service.domain.jobs import CANCEL_GRACE, AbandonedPrompt, Job
+from ml_service.domain.prompts import CANCEL_SECONDS
 from ml_service.ports import ComfyUIConnector, FleetStore, JobStore
-
-_WRITE_TRIES = 5  # against the job's execution, which may be at work on it
-
-CANCEL_SECONDS = 20.0
-"""How long to insist on each; a running node notices an interrupt at its next step."""
+from ml_service.services.update_job import update_job
 
 
 @dataclass(frozen=True)
@@ -31,7 +28,9 @@ class CancelPrompt:
         known = {instance.key for instance in self.store.list_instances(job.fleet)}
         gone = {prompt.prompt_id for prompt in job.abandoned if self._is_gone(prompt, known)}
         may_still_come = job.closed_at is not None and now < job.closed_at + CANCEL_GRACE
-        return self._drop(job, gone) if gone and not may_still_come else job
+        if may_still_come or not gone:
+            return job
+        return update_job(self.jobs, job_id, lambda job: job.drop_abandoned(gone))
 
     def _is_gone(self, prompt: AbandonedPrompt, known: set[str]) -> bool:
         if prompt.instance not in known:
@@ -41,16 +40,3 @@ class CancelPrompt:
             return comfyui.cancel(prompt.prompt_id, seconds=CANCEL_SECONDS)
         except InstanceError:
             return False
-
-    def _drop(self, job: Job, gone: set[str]) -> Job:
-        for tries_left in reversed(range(_WRITE_TRIES)):
-            dropped = job.drop_abandoned(gone)
-            try:
-                self.jobs.save(dropped)
-            except JobChangedError:
-                if not tries_left:
-                    raise
-                job = self.jobs.get(job.job_id)
-            else:
-                return dropped
-        raise AssertionError("unreachable: the last try returns or raises")

@@ -5,7 +5,7 @@ from collections.abc import Mapping
 from dataclasses import dataclass
 from datetime import datetime
 
-from ml_service.domain.errors import JOB_ERRORS, DeadlineExceededError, JobChangedError
+from ml_service.domain.errors import JOB_ERRORS, DeadlineExceededError
 from ml_service.domain.jobs import Failure, Job, JobState
 from ml_service.domain.manifests import OutputRole
 from ml_service.domain.replies import make_error_reply, make_success_reply
@@ -14,8 +14,7 @@ from ml_service.domain.workflows import WorkflowCatalog
 from ml_service.ports import Admission, FleetStore, JobStore, PromptCanceller, ReplyTopic
 from ml_service.services.hand_off_video import HandOffVideo
 from ml_service.services.publish_reply import publish_reply
-
-_WRITE_TRIES = 5  # against one other writer at a time; Step Functions tries the whole step again
+from ml_service.services.update_job import update_job
 
 
 @dataclass(frozen=True)
@@ -45,7 +44,13 @@ class FinishJob:
 
         Nothing is done to a job whose next run an operator has begun meanwhile.
         """
-        job = self._close(job_id, run, error, now)
+
+        def close(job: Job) -> Job:
+            if job.run != run or job.state.is_final:
+                return job
+            return self._close(job, error, now)
+
+        job = update_job(self.jobs, job_id, close)
         if job.run != run:
             return job
         if job.instance:
@@ -63,22 +68,7 @@ class FinishJob:
             job = self.hand_off.hand_off(job, main_key=main_key)
         return job
 
-    def _close(self, job_id: str, run: int, error: StepError | None, now: datetime) -> Job:
-        for tries_left in reversed(range(_WRITE_TRIES)):
-            job = self.jobs.get(job_id)
-            if job.run != run or job.state.is_final:
-                return job
-            closed = self._decide(job, error, now)
-            try:
-                self.jobs.save(closed)
-            except JobChangedError:
-                if not tries_left:
-                    raise
-            else:
-                return closed
-        raise AssertionError("unreachable: the last try returns or raises")
-
-    def _decide(self, job: Job, error: StepError | None, now: datetime) -> Job:
+    def _close(self, job: Job, error: StepError | None, now: datetime) -> Job:
         # What lies in the bucket is a success, even if the execution broke after it.
         if job.result_keys:
             reply = make_success_reply(

@@ -5,15 +5,12 @@ from dataclasses import dataclass
 from ml_service.domain.errors import InstanceError
 from ml_service.domain.jobs import Job, JobState
 from ml_service.domain.manifests import OUTPUT_PREFIX, SEED
-from ml_service.domain.prompts import PromptState, make_prompt_id
+from ml_service.domain.prompts import CANCEL_SECONDS, PromptState, make_prompt_id
 from ml_service.domain.rendering import render_prompt
 from ml_service.domain.workflows import WorkflowCatalog
 from ml_service.ports import Clock, ComfyUI, ComfyUIConnector, FleetStore, JobStore, MediaStore
 from ml_service.services.check_input import check_input
 from ml_service.services.record_reading import record_reading
-
-CANCEL_SECONDS = 20.0
-"""How long to insist; a running node notices an interrupt at its next step."""
 
 
 @dataclass(frozen=True)

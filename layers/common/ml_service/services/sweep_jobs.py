@@ -115,18 +115,18 @@ class SweepJobs:
             report.job_ids.append(job_id)
 
     def _needs_slot(self, job_id: str, key: str) -> bool:
-        try:
-            job = self.jobs.get(job_id)
-        except JobNotFoundError:
-            return False
-        return job.instance == key and not job.state.is_final
+        job = self._find(job_id)
+        return job is not None and job.instance == key and not job.state.is_final
 
     def _waits(self, job_id: str) -> bool:
+        job = self._find(job_id)
+        return job is not None and job.state is JobState.ADMITTED and not job.instance
+
+    def _find(self, job_id: str) -> Job | None:
         try:
-            job = self.jobs.get(job_id)
+            return self.jobs.get(job_id)
         except JobNotFoundError:
-            return False
-        return job.state is JobState.ADMITTED and not job.instance
+            return None
 
 
 def _tell_finished(before: Job, after: Job) -> SweepAction:

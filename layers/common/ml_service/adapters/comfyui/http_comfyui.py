@@ -92,7 +92,7 @@ class HttpComfyUI:
             headers={"Content-Type": encoder.content_type},
         )
         if response.status_code == 413:
-            raise InputTooLargeError(f"The input {name} is larger than the instance accepts.")
+            raise InputTooLargeError("An input is larger than the instance accepts.")
         answer = read_json(response, "POST /upload")
         with expecting_comfyui("POST /upload"):
             subfolder = answer.get("subfolder") or ""
@@ -171,7 +171,7 @@ class HttpComfyUI:
         )
         with response:
             if response.status_code in (400, 403, 404):
-                raise OutputMissingError(f"The output {file.filename} is gone.")
+                raise OutputMissingError("An output is gone.")
             require_ok(response, "GET /view")
             yield DownloadStream(response, "GET /view").as_file()
 
