@@ -225,6 +225,20 @@ def list_jobs(
     raise typer.Exit(run_list(target, ListOptions(state, fleet, limit)))
 
 
+@jobs_app.command("redrive")
+def redrive_jobs(
+    job_ids: Annotated[list[str], typer.Argument(help="Ids of jobs that have no result.")],
+    ready_file: ReadyFileOption = None,
+    endpoint: EndpointOption = None,
+    stage: StageOption = None,
+) -> None:
+    """Let closed jobs run again; one whose result only could not be stored is not made anew."""
+    from local.find_backend import Target
+    from local.triage import run_redrive_jobs
+
+    raise typer.Exit(run_redrive_jobs(Target(ready_file, endpoint, stage), job_ids))
+
+
 @jobs_app.command("show")
 def show_job(
     job_id: Annotated[str, typer.Argument(help="The job's id: its message's MessageId.")],

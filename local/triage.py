@@ -15,7 +15,7 @@ from local.terminal import open_terminal
 from ml_service.adapters.lambda_functions import LambdaJobStopper
 from ml_service.adapters.sqs import SqsDeadLetterQueue, SqsJobQueue
 from ml_service.adapters.stepfunctions import StepFunctionsJobRunner
-from ml_service.domain.errors import RedriveRefusedError, RefusalCode
+from ml_service.domain.errors import JobNotFoundError, RedriveRefusedError, RefusalCode
 from ml_service.domain.jobs import Job
 from ml_service.ports import (
     REFUSAL_CODE_ATTRIBUTE,
@@ -24,7 +24,8 @@ from ml_service.ports import (
     DeadLetterQueue,
 )
 from ml_service.services.hold_letters import HeldLetters
-from ml_service.services.triage_dead_letters import TriageDeadLetters, plan_redrive
+from ml_service.services.redrive_job import RedriveJob, plan_redrive
+from ml_service.services.triage_dead_letters import TriageDeadLetters
 
 _INPUT = "input"
 _ID_WIDTH = 36
@@ -89,6 +90,21 @@ def run_drop(target: Target, queue: str | None, ids: Collection[str] | None) -> 
     return _deal_with(target, queue, ids, lambda service: service.drop)
 
 
+def run_redrive_jobs(target: Target, job_ids: Collection[str]) -> int:
+    """Redrive jobs that were closed without a result; 1 if one could not be."""
+    terminal = open_terminal()
+    refused = False
+    with opened_backend(target) as backend:
+        service = _make_redrive_job(backend)
+        for job_id in job_ids:
+            try:
+                terminal.out(f"{job_id} {service.redrive(job_id)}", highlight=False)
+            except (JobNotFoundError, RedriveRefusedError) as error:
+                refused = True
+                terminal.out(f"{job_id} STAYS {error}", highlight=False)
+    return 1 if refused else 0
+
+
 def _deal_with(
     target: Target,
     queue: str | None,
@@ -137,11 +153,9 @@ def _open_desk(backend: Backend) -> _Desk:
     task_queue_urls = {name: fleet.task_queue_url for name, fleet in backend.read_fleets().items()}
     service = TriageDeadLetters(
         jobs=backend.jobs,
-        runner=StepFunctionsJobRunner(backend.stepfunctions, backend.ready["state_machine_arn"]),
+        redrive_job=_make_redrive_job(backend),
         stopper=LambdaJobStopper(backend.functions, f"{stage}-ml-service-finish-job"),
         input_queue=SqsJobQueue(backend.sqs, input_queue_url),
-        task_queues={name: SqsJobQueue(backend.sqs, url) for name, url in task_queue_urls.items()},
-        clock=backend.make_clock(),
     )
     return _Desk(
         service,
@@ -152,6 +166,18 @@ def _open_desk(backend: Backend) -> _Desk:
                 for name, url in task_queue_urls.items()
             },
         },
+    )
+
+
+def _make_redrive_job(backend: Backend) -> RedriveJob:
+    return RedriveJob(
+        jobs=backend.jobs,
+        runner=StepFunctionsJobRunner(backend.stepfunctions, backend.ready["state_machine_arn"]),
+        task_queues={
+            name: SqsJobQueue(backend.sqs, fleet.task_queue_url)
+            for name, fleet in backend.read_fleets().items()
+        },
+        clock=backend.make_clock(),
     )
 
 

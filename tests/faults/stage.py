@@ -294,6 +294,11 @@ class Stage:
         )
         return True
 
+    def is_running(self, job_id: str, run: int) -> bool:
+        """The port JobRunner."""
+        execution = self.executions.get((job_id, run))
+        return execution is not None and execution.status == "RUNNING"
+
     def awake(self) -> list[Execution]:
         return [execution for execution in self.executions.values() if execution.is_awake]
 

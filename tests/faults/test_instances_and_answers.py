@@ -14,6 +14,7 @@ from ml_service.adapters.s3 import S3MediaStore
 from ml_service.domain.errors import OutputTooLargeError, OutputUploadError, ScalingRefusedError
 from ml_service.domain.jobs import Job, JobState
 from ml_service.services.finish_job import FinishJob
+from ml_service.services.redrive_job import RedriveJob, RedriveStatus
 from tests.fakes import InMemoryMediaStore
 from tests.faults.call_points import CallPoints, Strike
 from tests.faults.stage import MINUTE, Stage
@@ -147,6 +148,43 @@ def test_fault_26_a_result_that_cannot_be_stored_fails_the_job_and_is_kept():
     job = only_job(stage)
     assert job.prompt_id in stage.instances.by_address[job.address].history
     assert (len(job.outputs), job.abandoned, len(stage.runs)) == (1, (), 1)
+
+
+def redriven_after_a_refused_upload() -> Stage:
+    """Its result lies on the instance; the bucket takes results again."""
+    stage = one_running(prompt_seconds=3)
+    stage.media = BrokenBucket(1000)
+    stage.settle()
+    assert state_of(stage) == (JobState.FAILED, "OUTPUT_UPLOAD")
+    stage.media = BrokenBucket(0)
+    stage.topic.replies.clear()  # each run has an answer of its own
+    service = RedriveJob(stage.jobs, stage, {stage.fleet: stage.task_queue}, stage.clock)
+    assert service.redrive(only_job(stage).job_id) is RedriveStatus.RUN_AGAIN
+    return stage
+
+
+def test_fault_26_a_redriven_job_collects_the_result_that_was_kept_and_renders_nothing():
+    stage = redriven_after_a_refused_upload()
+    kept = only_job(stage).kept
+    assert kept is not None
+    stage.settle()
+    job = only_job(stage)
+    assert (job.state, job.prompt_id, job.run) == (JobState.SUCCEEDED, kept.prompt_id, 2)
+    assert len(stage.runs) == 1
+    assert not any(i.jobs for i in stage.store.list_instances(stage.fleet))
+
+
+def test_fault_26_a_kept_result_that_went_with_its_instance_is_made_anew():
+    stage = redriven_after_a_refused_upload()
+    kept = only_job(stage).kept
+    assert kept is not None
+    stage.terminate(kept.address)
+    stage.fill_group()
+    stage.settle()
+    job = only_job(stage)
+    assert (job.state, job.guilty_losses) == (JobState.SUCCEEDED, 0)
+    assert job.prompt_id != kept.prompt_id
+    assert len(stage.runs) == 2
 
 
 @pytest.fixture

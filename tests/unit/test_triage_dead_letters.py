@@ -7,7 +7,7 @@ from datetime import timedelta
 
 import pytest
 
-from ml_service.domain.errors import RedriveRefusedError
+from ml_service.domain.errors import JobNotFoundError, RedriveRefusedError
 from ml_service.domain.job_requests import read_job_request
 from ml_service.domain.jobs import REDRIVE_PATIENCE, Failure, Job, JobState
 from ml_service.ports import DeadLetter, QueuedMessage
@@ -15,8 +15,9 @@ from ml_service.services.admit_jobs import AdmissionStatus, AdmitJobs, find_job_
 from ml_service.services.dispatch_jobs import JOB_ID_ATTRIBUTE, DispatchJobs, DispatchStatus
 from ml_service.services.finish_job import FinishJob, StepError
 from ml_service.services.hand_off_video import HandOffVideo
+from ml_service.services.redrive_job import RedriveJob, RedriveStatus
 from ml_service.services.refresh_registry import RefreshRegistry
-from ml_service.services.triage_dead_letters import DropStatus, RedriveStatus, TriageDeadLetters
+from ml_service.services.triage_dead_letters import DropStatus, TriageDeadLetters
 from tests.fakes import (
     NOON,
     FakeClock,
@@ -92,11 +93,9 @@ class World:
     def triage(self) -> TriageDeadLetters:
         return TriageDeadLetters(
             jobs=self.jobs,
-            runner=self.runner,
+            redrive_job=RedriveJob(self.jobs, self.runner, {FLEET: self.task_queue}, self.clock),
             stopper=self.stopper,
             input_queue=self.input_queue,
-            task_queues={FLEET: self.task_queue},
-            clock=self.clock,
         )
 
     @property
@@ -201,6 +200,18 @@ def test_fault_34_each_run_has_one_answer_with_an_id_of_its_own():
     assert [reply["source"] for reply in replies] == ["ComfyUiError"] * 2 + ["ComfyUiResult"]
     assert len({reply["id"] for reply in replies}) == 3
     assert len({json.loads(reply["data"])["PartialName"] for reply in replies}) == 1
+
+
+@pytest.mark.parametrize("state", CLOSED_WITHOUT_RESULT)
+def test_fault_34_a_job_runs_again_without_its_message(state: JobState):
+    w = World(InMemoryJobStore(closed(state)))
+    service = w.triage.redrive_job
+    assert service.redrive(JOB_ID) is RedriveStatus.RUN_AGAIN
+    assert w.admit() == [JOB_ID]
+    assert w.job.run == 2
+    assert service.redrive(JOB_ID) is RedriveStatus.RUNNING
+    with pytest.raises(JobNotFoundError):
+        service.redrive("another")
 
 
 @BOTH_QUEUES

@@ -22,6 +22,7 @@ from ml_service.domain.errors import (
     AttemptsExhaustedError,
     DeadlineExceededError,
     JobClosedError,
+    OutputUploadError,
     RedriveRefusedError,
 )
 from ml_service.domain.hand_offs import HandOff, HandOffState
@@ -93,6 +94,19 @@ class AbandonedPrompt(BaseModel):
     prompt_id: str
 
 
+class KeptOutputs(BaseModel):
+    """What the last run made and could not store: it may still lie on its instance."""
+
+    model_config = ConfigDict(frozen=True)
+
+    instance: str
+    """The instance's key."""
+    instance_id: str
+    address: str
+    prompt_id: str
+    outputs: tuple[OutputFile, ...]
+
+
 class Job(BaseModel):
     """The record of one message of the backend; each change is a new, higher version."""
 
@@ -149,6 +163,8 @@ class Job(BaseModel):
     """The files that the prompt saved on its instance."""
     result_keys: tuple[str, ...] = ()
     """The same files in the result bucket."""
+    kept: KeptOutputs | None = None
+    """Files that this run only has to collect; None once it has begun to, or must make them."""
     lost_on: tuple[str, ...] = ()
     """Keys of the instances that lost or broke a prompt of this job: others are tried first."""
     fault: str = ""
@@ -260,6 +276,14 @@ class Job(BaseModel):
         self._require(JobState.SUBMITTED)
         return self._next(outputs=outputs)
 
+    def take_up_outputs(self, at: datetime) -> "Job":
+        """Go on where the last run ended: its prompt has succeeded, its files are known."""
+        self._require(JobState.ADMITTED)
+        if self.kept is None:
+            raise ValueError("there are no outputs to take up")
+        place = {name: getattr(self.kept, name) for name in KeptOutputs.model_fields}
+        return self._next(state=JobState.SUBMITTED, submitted_at=at, kept=None, **place)
+
     def collect(self, result_keys: tuple[str, ...]) -> "Job":
         """The files are in the result bucket."""
         self._require(JobState.SUBMITTED)
@@ -309,6 +333,7 @@ class Job(BaseModel):
         return self._next(
             state=JobState.QUEUED,
             run=self.run + 1,
+            kept=self._keep_outputs(),
             earlier_attempts=self.attempt,
             guilty_losses=0,
             lost_on=(),
@@ -338,6 +363,11 @@ class Job(BaseModel):
         """Raise JobClosedError if the job has had its final answer."""
         if self.state.is_final:
             raise JobClosedError(f"The job is {self.state} already.")
+
+    def _keep_outputs(self) -> KeptOutputs | None:
+        if self.failure is None or self.failure.code != OutputUploadError.code:
+            return None
+        return KeptOutputs(**{name: getattr(self, name) for name in KeptOutputs.model_fields})
 
     def _abandon(self) -> tuple[AbandonedPrompt, ...]:
         if self.state is not JobState.SUBMITTED or self.outputs:

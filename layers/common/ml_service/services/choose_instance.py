@@ -19,6 +19,8 @@ class PlacementStatus(StrEnum):
 
     PLACED = "PLACED"
     NO_SLOT = "NO_SLOT"
+    OUTPUTS_KEPT = "OUTPUTS_KEPT"
+    """It needs none: the last run's files are still to be collected."""
 
 
 @dataclass(frozen=True)
@@ -48,6 +50,10 @@ class ChooseInstance:
         job = self.jobs.get(job_id)
         job.require_open()
         job.check_deadline(now)
+        if job.kept is not None:
+            if job.instance:
+                job = self._leave(job, job.leave_instance())
+            return Choice(PlacementStatus.OUTPUTS_KEPT, job)
         instances = self.store.list_instances(job.fleet)
         quarantined = ""
         if job.state is JobState.SUBMITTED:

@@ -46,6 +46,9 @@ class CollectOutputs:
         job.require_open()
         if job.result_keys:
             return job  # a repeat, and the instance may be gone by now
+        if job.kept is not None:
+            job = job.take_up_outputs(self.clock.now())
+            self.jobs.save(job)
         comfyui = self.connector.connect(job.address)
         keys = make_result_keys(job.outputs, job.conversion)
         for file, key in zip(job.outputs, keys, strict=True):
