@@ -8,8 +8,10 @@ import time
 from pathlib import Path
 
 import pytest
+from typer.testing import CliRunner
 
 from local.backend import Backend
+from local.cli import app, main
 from local.sample_media import make_image
 
 
@@ -131,8 +133,8 @@ def test_a_message_that_nobody_can_be_told_about_is_listed_shown_redriven_and_dr
 
 @pytest.mark.parametrize("arguments", [["redrive"], ["drop", "some-id", "--all"]])
 def test_messages_are_named_or_all_are_meant(arguments: list[str]):
-    done = run("dlq", *arguments, "--yes")
-    assert done.returncode == 2
+    done = CliRunner().invoke(app, ["dlq", *arguments, "--yes"])
+    assert done.exit_code == 2
     assert "--all" in done.stderr
 
 
@@ -153,8 +155,16 @@ def test_a_message_that_is_not_there_is_told(here: list[str]):
         (["dlq", "list", "--endpoint", "http://127.0.0.1:9"], "is local mode running?"),
     ],
 )
-def test_a_wrong_command_is_explained_in_one_line(arguments: list[str], word: str):
-    done = run(*arguments)
-    assert done.returncode == 1
-    assert word in done.stderr
-    assert len(done.stderr.strip().splitlines()) == 1
+def test_a_wrong_command_is_explained_in_one_line(
+    monkeypatch: pytest.MonkeyPatch,
+    capsys: pytest.CaptureFixture[str],
+    arguments: list[str],
+    word: str,
+):
+    monkeypatch.setattr(sys, "argv", ["ml-service", *arguments])
+    with pytest.raises(SystemExit) as ended:
+        main()
+    assert ended.value.code == 1
+    said = capsys.readouterr().err
+    assert word in said
+    assert len(said.strip().splitlines()) == 1

@@ -165,24 +165,18 @@ def test_local_mode_is_ready_then_ends_on_sigterm_within_five_seconds(
     assert not local_mode.is_listening()
 
 
-def test_a_killed_local_mode_takes_its_processes_along(local_mode: LocalMode) -> None:
-    with local_mode.running() as process:
-        wait_for(lambda: len(local_mode.processes()) > 4)  # moto and some functions
-        process.kill()
-        process.wait()
-        wait_for(lambda: not local_mode.processes(), 5)
-
-
-def test_after_a_kill_the_next_local_mode_says_what_was_lost_and_starts_clean(
+def test_a_kill_takes_all_processes_and_the_next_local_mode_says_what_was_lost(
     local_mode: LocalMode,
 ) -> None:
     stuck = [*local_mode.cli, "--fault", "pulid:hang"]
     with local_mode.running(stuck) as process:
         ready = json.loads(local_mode.ready_file.read_text())
         _send_a_job(ready)
-        wait_for(lambda: '"open_jobs":1' in local_mode.read_mark())
+        wait_for(lambda: '"open_jobs":1,"waiting_messages":0' in local_mode.read_mark())
+        assert len(local_mode.processes()) > 4  # moto and some functions
         process.kill()
         process.wait()
+        wait_for(lambda: not local_mode.processes(), 5)
     (left,) = local_mode.temporary.iterdir()
     local_mode.ready_file.unlink()
 
@@ -192,8 +186,9 @@ def test_after_a_kill_the_next_local_mode_says_what_was_lost_and_starts_clean(
         assert jobs["Items"] == []
         assert not left.exists()
         assert '"open_jobs":0' in local_mode.read_mark()
-        process.send_signal(signal.SIGTERM)
+        process.send_signal(signal.SIGINT)
         output, _ = process.communicate(timeout=5)
+        assert process.returncode == 0
     assert f"The last local mode on port {local_mode.port}" in output
     assert "was killed" in output
     assert "lost are 1 open jobs, 0 messages" in output
