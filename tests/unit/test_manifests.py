@@ -50,6 +50,7 @@ WHOLE = {
     },
     "expected_seconds": 2.5,
     "run_seconds": 60,
+    "attempt_seconds": 40,
     "deadline_seconds": 120,
     "models": [{"folder": "checkpoints", "file": "flux\\a.safetensors"}],
     "custom_nodes": ["ComfyUI-VideoHelperSuite"],

@@ -296,6 +296,13 @@ def test_a_prompt_in_a_stalled_queue_is_cancelled_and_lost(
     assert world.reading() is None
 
 
+def test_a_prompt_that_runs_longer_than_its_workflow_allows_an_attempt_is_tried_elsewhere():
+    world = submitted(Prompt(PromptState.RUNNING, head="p"), attempt_seconds=20)
+    awaited = world.await_prompt()
+    assert (awaited.status, awaited.stall) == (AwaitStatus.LOST, Stall.HUNG)
+    assert timedelta(seconds=20) <= world.clock.now() - NOON < timedelta(seconds=30)
+
+
 def test_a_queue_whose_head_changes_has_not_stalled():
     world = submitted(Prompt(PromptState.PENDING, position=1, head="0"), run_deadline=None)
     for number in range(10):

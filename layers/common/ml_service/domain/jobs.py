@@ -135,6 +135,8 @@ class Job(BaseModel):
     hand_off: HandOff | None = None
     """What is to be done with its video once it has one."""
     run_seconds: int = 0
+    attempt_seconds: int = 0
+    """How long one prompt may run; 0 in records of earlier versions."""
     expected_seconds: float = 0
 
     run: int = 1

@@ -291,6 +291,8 @@ class Workflow(_Frozen):
     """Run time of a typical prompt, for estimates."""
     run_seconds: int = Field(default=3600, gt=0, le=18_000)
     """A job that runs longer than this, counted from its admission, has failed."""
+    attempt_seconds: int | None = Field(default=None, gt=0, le=18_000)
+    """A prompt that runs longer hangs, and is tried once more elsewhere; half of run_seconds."""
     deadline_seconds: int = Field(default=86_400, gt=0, le=1_209_600)
     """A job without a result so long after its receipt has expired."""
     models: tuple[Model, ...] = ()
@@ -307,6 +309,11 @@ class Workflow(_Frozen):
     def main_input(self) -> str | None:
         """The name of the file after which the others and the outputs are named."""
         return next((name for name, media in self.media_inputs() if media.is_main), None)
+
+    @property
+    def attempt_limit_seconds(self) -> int:
+        """How long one prompt may run: two attempts fit into a run unless the manifest says so."""
+        return self.attempt_seconds or max(1, self.run_seconds // 2)
 
     def media_inputs(self) -> Iterable[tuple[str, MediaInput]]:
         """Every declared input file with its name."""

@@ -166,7 +166,7 @@ class AwaitPrompt:
             raise PromptFailedError("The prompt was interrupted.")
         if prompt.state is PromptState.UNKNOWN:
             return Awaited(AwaitStatus.LOST, job)
-        stall = self._find_stall(prompt, head)
+        stall = self._find_stall(job, prompt, head)
         if stall is not None:
             return Awaited(AwaitStatus.LOST, job, stall=stall)
         if prompt.state is PromptState.PENDING:
@@ -180,14 +180,14 @@ class AwaitPrompt:
                 return Awaited(AwaitStatus.PENDING, job, wait_seconds)
         return None
 
-    def _find_stall(self, prompt: Prompt, head: "_QueueHead") -> Stall | None:
+    def _find_stall(self, job: Job, prompt: Prompt, head: "_QueueHead") -> Stall | None:
         now = self.clock.now()
         since = head.since or now
-        return find_stall(
-            prompt,
-            unchanged_seconds=(now - since).total_seconds(),
-            limits=self.stall_limits,
-        )
+        limits = self.stall_limits
+        if prompt.state is PromptState.RUNNING and job.attempt_seconds:
+            # What it waits for before that may be of a workflow that takes longer.
+            limits = replace(limits, running=job.attempt_seconds)
+        return find_stall(prompt, unchanged_seconds=(now - since).total_seconds(), limits=limits)
 
     def _check_deadline(self, job: Job, comfyui: ComfyUI) -> None:
         try:

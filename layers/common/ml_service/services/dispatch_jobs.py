@@ -132,6 +132,7 @@ class DispatchJobs:
             conversion=workflow.outputs.convert,
             hand_off=request.hand_off,
             run_seconds=workflow.run_seconds,
+            attempt_seconds=workflow.attempt_limit_seconds,
             expected_seconds=workflow.expected_seconds,
         )
         if not self.jobs.add(job):
