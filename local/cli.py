@@ -48,7 +48,14 @@ DurationOption = Annotated[
 ]
 SeedOption = Annotated[int | None, typer.Option(help="Makes drawn durations repeatable.")]
 UnknownNodesOption = Annotated[
-    bool, typer.Option(help="Let a simulated ComfyUI accept custom nodes that it does not know.")
+    bool, typer.Option(help="Let a simulated ComfyUI accept custom nodes and models that it lacks.")
+]
+ModelOption = Annotated[
+    list[str] | None,
+    typer.Option(
+        metavar="FOLDER/FILE",
+        help="A further model of a simulated ComfyUI, as loras/mine.safetensors.",
+    ),
 ]
 
 
@@ -83,6 +90,7 @@ def run_local_mode(
     duration: DurationOption = None,
     seed: SeedOption = None,
     profile: ProfileOption = "0.12",
+    model: ModelOption = None,
     allow_unknown_nodes: UnknownNodesOption = False,
     fault: Annotated[
         list[str] | None,
@@ -94,6 +102,7 @@ def run_local_mode(
     log_level: Annotated[str, typer.Option(help="DEBUG also shows the functions' logs.")] = "INFO",
 ) -> None:
     """Run the whole system on this machine: no AWS account, no Docker, no GPU."""
+    from local.comfyui.model_files import add_models
     from local.local_mode import WORKFLOWS, LocalOptions, run_local
 
     if stage not in ("dev", "prod"):
@@ -112,6 +121,7 @@ def run_local_mode(
         durations=_parse_durations(duration or [], WORKFLOWS),
         seed=seed,
         profile=_choose_profile(profile),
+        models=add_models(model or []),
         allow_unknown_nodes=allow_unknown_nodes,
         faults=_parse_fleet_faults(fault or [], real),
         log_level=log_level.upper(),
@@ -130,6 +140,7 @@ def run_simulated_comfyui(
     duration: DurationOption = None,
     seed: SeedOption = None,
     profile: ProfileOption = "0.12",
+    model: ModelOption = None,
     allow_unknown_nodes: UnknownNodesOption = False,
     max_upload_size: Annotated[
         float, typer.Option(min=0.001, help="Largest request in MiB, as ComfyUI's own option.")
@@ -144,6 +155,7 @@ def run_simulated_comfyui(
 ) -> None:
     """Run one simulated ComfyUI server."""
     from local.comfyui.faults import FaultBoard
+    from local.comfyui.model_files import add_models
     from local.comfyui.prompt_durations import FixedDuration, PromptDurations, read_graphs
     from local.comfyui.simulator import serve
     from local.comfyui.simulator_settings import SimulatorSettings
@@ -158,6 +170,7 @@ def run_simulated_comfyui(
         profile=_choose_profile(profile),
         durations=durations,
         faults=FaultBoard.of(_parse_fault(text) for text in fault or []),
+        models=add_models(model or []),
         allow_unknown_nodes=allow_unknown_nodes,
         max_request_bytes=int(max_upload_size * 1024 * 1024),
     )

@@ -29,6 +29,7 @@ from local.aws.loopback_subnet import COMFYUI_PORT
 from local.aws.stack import DeployedStack, StackSpec
 from local.aws.tcp_proxy import TcpProxy
 from local.comfyui.faults import Fault, FaultBoard
+from local.comfyui.model_files import USUAL_MODELS, Models
 from local.comfyui.profiles import PROFILE_0_12, Profile
 from local.comfyui.prompt_durations import (
     Duration,
@@ -83,6 +84,7 @@ class LocalOptions:
     durations: Mapping[str, Duration] = field(default_factory=dict)
     seed: int | None = None
     profile: Profile = PROFILE_0_12
+    models: Models = field(default_factory=lambda: USUAL_MODELS)
     allow_unknown_nodes: bool = False
     log_level: str = "WARNING"
 
@@ -224,6 +226,7 @@ def choose_settings(fleet: str, options: LocalOptions) -> SimulatorSettings:
         profile=options.profile,
         durations=durations,
         faults=FaultBoard.of(options.faults.get(fleet, ())),
+        models=options.models,
         allow_unknown_nodes=options.allow_unknown_nodes,
     )
 

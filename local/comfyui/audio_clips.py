@@ -14,6 +14,8 @@ from av.container import InputContainer
 # The samples given to an encoder at a time.
 FRAME_SAMPLES = 1024
 
+_OPUS_SAMPLE_RATE = 48000
+
 _SAMPLE_FORMAT = "s16"
 _BYTES_PER_SAMPLE = 2
 _LAYOUTS = {1: "mono", 2: "stereo"}
@@ -113,6 +115,12 @@ def write_mp3(clip: AudioClip, path: Path, metadata: Mapping[str, Any], quality:
         _write(clip, path, "libmp3lame", metadata, options={"q": "0"})
     else:
         _write(clip, path, "libmp3lame", metadata, bit_rate=int(quality.removesuffix("k")) * 1000)
+
+
+def write_opus(clip: AudioClip, path: Path, metadata: Mapping[str, Any], quality: str) -> None:
+    """Write an opus file of a bit rate such as `128k`, whose sample rate is always the same."""
+    resampled = convert_clip(clip, _OPUS_SAMPLE_RATE, clip.channels)
+    _write(resampled, path, "libopus", metadata, bit_rate=int(quality.removesuffix("k")) * 1000)
 
 
 def split_into_frames(clip: AudioClip) -> Iterator[av.AudioFrame]:

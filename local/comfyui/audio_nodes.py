@@ -10,6 +10,7 @@ from local.comfyui.audio_clips import (
     silence,
     write_flac,
     write_mp3,
+    write_opus,
 )
 from local.comfyui.media_folders import OUTPUT, TEMP
 from local.comfyui.node_run import NodeImplementation, NodeResult, NodeRun
@@ -19,7 +20,7 @@ _LOWEST = -32768
 
 
 def load_audio(run: NodeRun, *, audio: str) -> NodeResult:
-    """LoadAudio: the sound of an audio or video file."""
+    """LoadAudio and RecordAudio: the sound of an audio or video file."""
     return NodeResult((read_audio(run.folders.input_path(audio)),))
 
 
@@ -109,6 +110,36 @@ def save_audio_mp3(
     return _shown(place.listed(name, OUTPUT))
 
 
+def save_audio_opus(
+    run: NodeRun, *, audio: AudioClip, filename_prefix: str, quality: str
+) -> NodeResult:
+    """SaveAudioOpus: an opus file in the output folder."""
+    place = run.folders.next_file(OUTPUT, filename_prefix, run.now)
+    name = place.name("opus")
+    write_opus(audio, place.folder / name, run.metadata(), quality)
+    return _shown(place.listed(name, OUTPUT))
+
+
+def split_channels(_run: NodeRun, *, audio: AudioClip) -> NodeResult:
+    """SplitAudioChannels: left and right. Raises ValueError for a sound that is not stereo."""
+    if audio.channels != 2:
+        raise ValueError("the sound is not stereo")
+    values = audio.values()
+    sides = (values[0::2], values[1::2])
+    return NodeResult(tuple(AudioClip(side.tobytes(), audio.sample_rate, 1) for side in sides))
+
+
+def join_channels(_run: NodeRun, *, audio_left: AudioClip, audio_right: AudioClip) -> NodeResult:
+    """JoinAudioChannels: two sounds as left and right, as long as the shorter."""
+    sample_rate = max(audio_left.sample_rate, audio_right.sample_rate)
+    left = convert_clip(audio_left, sample_rate, 1)
+    right = convert_clip(audio_right, sample_rate, 1)
+    length = min(left.length, right.length)
+    samples = array("h", bytes(4 * length))
+    samples[0::2], samples[1::2] = left.values()[:length], right.values()[:length]
+    return NodeResult((AudioClip(samples.tobytes(), sample_rate, 2),))
+
+
 def _match(first: AudioClip, second: AudioClip) -> tuple[AudioClip, AudioClip]:
     """Bring two clips to the higher sample rate and the larger number of channels."""
     sample_rate = max(first.sample_rate, second.sample_rate)
@@ -130,4 +161,8 @@ IMPLEMENTATIONS: dict[str, NodeImplementation] = {
     "PreviewAudio": preview_audio,
     "SaveAudio": save_audio,
     "SaveAudioMP3": save_audio_mp3,
+    "SaveAudioOpus": save_audio_opus,
+    "RecordAudio": load_audio,
+    "SplitAudioChannels": split_channels,
+    "JoinAudioChannels": join_channels,
 }

@@ -51,10 +51,21 @@ def write_png(
     image: Image.Image, path: Path, metadata: Mapping[str, Any], compress_level: int
 ) -> None:
     """Write a picture with each metadata value as JSON text under its key."""
-    info = PngInfo()
-    for key, value in metadata.items():
-        info.add_text(key, json.dumps(value))
-    image.save(path, pnginfo=info, compress_level=compress_level)
+    image.save(path, pnginfo=_png_info(metadata), compress_level=compress_level)
+
+
+def write_animated_png(
+    images: Batch, path: Path, metadata: Mapping[str, Any], fps: float, compress_level: int
+) -> None:
+    """Write a batch as an animation, the metadata as in a picture."""
+    images[0].save(
+        path,
+        save_all=True,
+        append_images=images[1:],
+        duration=int(1000.0 / fps),
+        pnginfo=_png_info(metadata),
+        compress_level=compress_level,
+    )
 
 
 def write_animated_webp(
@@ -86,6 +97,13 @@ def write_animated_webp(
         quality=quality,
         method=_WEBP_METHODS[method],
     )
+
+
+def _png_info(metadata: Mapping[str, Any]) -> PngInfo:
+    info = PngInfo()
+    for key, value in metadata.items():
+        info.add_text(key, json.dumps(value))
+    return info
 
 
 def _transparency(frame: Image.Image) -> Image.Image:

@@ -4,7 +4,12 @@ from typing import Any
 
 from PIL import Image, ImageChops, ImageFilter, ImageOps
 
-from local.comfyui.image_files import read_image, write_animated_webp, write_png
+from local.comfyui.image_files import (
+    read_image,
+    write_animated_png,
+    write_animated_webp,
+    write_png,
+)
 from local.comfyui.image_values import Batch, match_length, resize_batch, split_color
 from local.comfyui.media_folders import OUTPUT, TEMP, NewFile
 from local.comfyui.node_run import NodeImplementation, NodeResult, NodeRun
@@ -276,6 +281,17 @@ def save_animated_webp(
     return NodeResult(shown=shown)
 
 
+def save_animated_png(
+    run: NodeRun, *, images: Batch, filename_prefix: str, fps: float, compress_level: int
+) -> NodeResult:
+    """SaveAnimatedPNG: one animation of the whole batch."""
+    place = run.folders.next_file(OUTPUT, filename_prefix, run.now, images[0].size)
+    name = place.name("png")
+    write_animated_png(images, place.folder / name, run.metadata(), fps, compress_level)
+    shown: dict[str, list[Any]] = {"images": [place.listed(name, OUTPUT)], "animated": [True]}
+    return NodeResult(shown=shown)
+
+
 def _images(batch: Batch) -> NodeResult:
     return NodeResult((batch,))
 
@@ -357,4 +373,5 @@ IMPLEMENTATIONS: dict[str, NodeImplementation] = {
     "SaveImage": save_image,
     "PreviewImage": preview_image,
     "SaveAnimatedWEBP": save_animated_webp,
+    "SaveAnimatedPNG": save_animated_png,
 }

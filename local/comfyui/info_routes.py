@@ -5,35 +5,12 @@ import sys
 
 from aiohttp import web
 
+from local.comfyui.model_files import MODEL_FOLDERS
 from local.comfyui.node_types import describe_node, describe_nodes
 from local.comfyui.server_state import ServerState
 
 # A machine that does not exist: nothing of the real one is told.
 _MEMORY_BYTES = 16 * 1024**3
-
-MODEL_FOLDERS = (
-    "checkpoints",
-    "configs",
-    "loras",
-    "vae",
-    "text_encoders",
-    "diffusion_models",
-    "clip_vision",
-    "style_models",
-    "embeddings",
-    "diffusers",
-    "vae_approx",
-    "controlnet",
-    "gligen",
-    "upscale_models",
-    "latent_upscale_models",
-    "custom_nodes",
-    "hypernetworks",
-    "photomaker",
-    "classifiers",
-    "model_patches",
-    "audio_encoders",
-)
 
 
 class InfoRoutes:
@@ -41,7 +18,7 @@ class InfoRoutes:
 
     def __init__(self, state: ServerState) -> None:
         self._state = state
-        self._list_files = state.folders.list_inputs
+        self._catalog = state.catalog
 
     def routes(self) -> list[web.RouteDef]:
         """Return the routes."""
@@ -90,26 +67,27 @@ class InfoRoutes:
     async def get_object_info(self, _request: web.Request) -> web.Response:
         """Answer all node classes."""
         return web.json_response(
-            describe_nodes(self._state.catalog.definitions.values(), self._list_files)
+            describe_nodes(self._catalog.definitions.values(), self._catalog.list_files)
         )
 
     async def get_class_info(self, request: web.Request) -> web.Response:
         """Answer one node class, {} for an unknown one."""
         class_type = request.match_info["class_type"]
-        definition = self._state.catalog.definitions.get(class_type)
+        definition = self._catalog.definitions.get(class_type)
         if definition is None:
             return web.json_response({})
-        return web.json_response({class_type: describe_node(definition, self._list_files)})
+        return web.json_response({class_type: describe_node(definition, self._catalog.list_files)})
 
     async def get_model_folders(self, _request: web.Request) -> web.Response:
         """Answer the kinds of models that there could be."""
         return web.json_response(MODEL_FOLDERS)
 
     async def get_models(self, request: web.Request) -> web.Response:
-        """Answer the models of one kind: there are none. Status 404 for an unknown kind."""
-        if request.match_info["folder"] not in MODEL_FOLDERS:
+        """Answer the models of one kind; status 404 for an unknown kind."""
+        folder = request.match_info["folder"]
+        if folder not in MODEL_FOLDERS:
             return web.Response(status=404)
-        return web.json_response([])
+        return web.json_response(self._catalog.list_models(folder))
 
     async def get_nothing(self, _request: web.Request) -> web.Response:
         """Answer an empty list: there are no embeddings and no pages for a browser."""

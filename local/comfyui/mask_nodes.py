@@ -1,9 +1,11 @@
 """The mask nodes."""
 
+from collections.abc import Callable
+
 from PIL import Image, ImageChops, ImageOps
 
 from local.comfyui.image_files import read_channel
-from local.comfyui.image_values import Batch, split_color
+from local.comfyui.image_values import Batch, match_length, split_color
 from local.comfyui.node_run import NodeImplementation, NodeResult, NodeRun
 
 
@@ -53,6 +55,38 @@ def convert_color_to_mask(_run: NodeRun, *, image: Batch, color: int) -> NodeRes
     return _masks(tuple(_find_color(picture, color) for picture in image))
 
 
+def grow_mask(_run: NodeRun, *, mask: Batch, expand: int, tapered_corners: bool) -> NodeResult:
+    """GrowMask: white grows by so many pixels, or shrinks by a negative number."""
+    return _masks(tuple(_grow(picture, expand, tapered_corners) for picture in mask))
+
+
+def feather_mask(
+    _run: NodeRun, *, mask: Batch, left: int, top: int, right: int, bottom: int
+) -> NodeResult:
+    """FeatherMask: each side fades to black over so many pixels."""
+    width, height = mask[0].size
+    across = _ramp(width, left, right).resize((width, height), Image.Resampling.NEAREST)
+    down = _ramp(height, top, bottom).transpose(Image.Transpose.TRANSPOSE)
+    fade = ImageChops.multiply(across, down.resize((width, height), Image.Resampling.NEAREST))
+    return _masks(tuple(ImageChops.multiply(picture, fade) for picture in mask))
+
+
+def composite_masks(
+    _run: NodeRun, *, destination: Batch, source: Batch, x: int, y: int, operation: str
+) -> NodeResult:
+    """MaskComposite: the source combined with what lies under it."""
+    below, above = match_length(destination, source)
+    results: list[Image.Image] = []
+    for lower, upper in zip(below, above, strict=True):
+        box = (x, y, min(x + upper.width, lower.width), min(y + upper.height, lower.height))
+        result = lower.copy()
+        if box[0] < box[2] and box[1] < box[3]:
+            part = upper.crop((0, 0, box[2] - x, box[3] - y))
+            result.paste(_OPERATIONS[operation](lower.crop(box), part), box)
+        results.append(result)
+    return _masks(tuple(results))
+
+
 def _masks(batch: Batch) -> NodeResult:
     return NodeResult((batch,))
 
@@ -65,6 +99,47 @@ def _find_color(picture: Image.Image, color: int) -> Image.Image:
     return distance.point([255] + [0] * 255)
 
 
+def _grow(picture: Image.Image, pixels: int, is_tapered: bool) -> Image.Image:
+    if pixels < 0:
+        # What lies outside counts as white then, so that nothing shrinks from the edges.
+        return ImageOps.invert(_grow(ImageOps.invert(picture), -pixels, is_tapered))
+    width, height = picture.size
+    for _ in range(min(pixels, max(width, height))):
+        row = _spread(picture, (1, 0))
+        picture = ImageChops.lighter(row, _spread(picture if is_tapered else row, (0, 1)))
+    return picture
+
+
+def _spread(picture: Image.Image, step: tuple[int, int]) -> Image.Image:
+    """Return the lightest of a picture and itself moved by a step there and back."""
+    (width, height), (x, y) = picture.size, step
+    there = picture.crop((x, y, x + width, y + height))
+    back = picture.crop((-x, -y, width - x, height - y))
+    return ImageChops.lighter(picture, ImageChops.lighter(there, back))
+
+
+def _ramp(length: int, start: int, end: int) -> Image.Image:
+    """Return a row that rises over its first pixels and falls over its last."""
+    levels = [255] * length
+    for count, places in ((start, range(length)), (end, range(length - 1, -1, -1))):
+        steps = min(count, length)
+        for step, place in zip(range(steps), places, strict=False):
+            levels[place] = levels[place] * (step + 1) // steps
+    return Image.frombytes("L", (length, 1), bytes(levels))
+
+
+_HALF = [0] * 128 + [255] * 128
+
+# The last three know black and white alone.
+_OPERATIONS: dict[str, Callable[[Image.Image, Image.Image], Image.Image]] = {
+    "multiply": ImageChops.multiply,
+    "add": ImageChops.add,
+    "subtract": ImageChops.subtract,
+    "and": lambda lower, upper: ImageChops.darker(lower.point(_HALF), upper.point(_HALF)),
+    "or": lambda lower, upper: ImageChops.lighter(lower.point(_HALF), upper.point(_HALF)),
+    "xor": lambda lower, upper: ImageChops.difference(lower.point(_HALF), upper.point(_HALF)),
+}
+
 IMPLEMENTATIONS: dict[str, NodeImplementation] = {
     "LoadImageMask": load_image_mask,
     "SolidMask": make_solid_mask,
@@ -74,4 +149,7 @@ IMPLEMENTATIONS: dict[str, NodeImplementation] = {
     "CropMask": crop_mask,
     "ThresholdMask": threshold_mask,
     "ImageColorToMask": convert_color_to_mask,
+    "GrowMask": grow_mask,
+    "FeatherMask": feather_mask,
+    "MaskComposite": composite_masks,
 }

@@ -5,9 +5,10 @@ from dataclasses import dataclass
 from typing import Any
 
 from local.comfyui.media_folders import MediaFolders
+from local.comfyui.model_files import USUAL_MODELS, Models
 from local.comfyui.node_definitions import NODE_DEFINITIONS
 from local.comfyui.node_run import NodeImplementation
-from local.comfyui.node_types import NodeDefinition
+from local.comfyui.node_types import MediaKind, ModelKind, NodeDefinition
 from local.comfyui.nodes import NODE_IMPLEMENTATIONS
 from local.comfyui.unknown_nodes import define_unknown_node, implement_unknown_node
 
@@ -28,6 +29,7 @@ class NodeCatalog:
         folders: MediaFolders,
         custom_nodes: Iterable[CustomNode] = (),
         *,
+        models: Models = USUAL_MODELS,
         allow_unknown: bool = False,
     ) -> None:
         custom = {node.definition.class_type: node for node in custom_nodes}
@@ -40,7 +42,28 @@ class NodeCatalog:
             **{class_type: node.implementation for class_type, node in custom.items()},
         }
         self._folders = folders
+        self._models = models
         self._allows_unknown = allow_unknown
+
+    def list_files(self, kind: MediaKind | ModelKind) -> list[str]:
+        """Return the names that a loader node takes: of files in the input folder, or of models."""
+        if isinstance(kind, MediaKind):
+            return self._folders.list_inputs(kind)
+        return [*self._models.get(kind.folder, ()), *kind.built_in]
+
+    def list_models(self, folder: str) -> list[str]:
+        """Return the names of the models in a folder."""
+        return list(self._models.get(folder, ()))
+
+    def has_file(self, kind: MediaKind | ModelKind, name: object) -> bool:
+        """Tell whether a loader node can take a value now.
+
+        Where unknown nodes are allowed, so are unknown models.
+        """
+        if isinstance(kind, MediaKind):
+            return self._folders.has_input(name)
+        is_rehearsed = self._allows_unknown and isinstance(name, str)
+        return is_rehearsed or name in self.list_files(kind)
 
     def find(self, node: Mapping[str, Any]) -> NodeDefinition | None:
         """Return what a node of a prompt is, None where its class does not exist."""

@@ -2,124 +2,69 @@
 
 from collections.abc import Mapping
 from types import MappingProxyType
-from typing import Any
 
-from local.comfyui.node_types import ANY_TYPE, Input, MediaKind, NodeDefinition, NodeForm, Output
-
-MAX_SIZE = 16384
-MAX_BATCH = 4096
-MAX_COLOR = 0xFFFFFF
-MAX_UNSIGNED = 0xFFFFFFFFFFFFFFFF
-MAX_SIGNED = 0x7FFFFFFFFFFFFFFF
-
-RESIZE_METHODS = ("nearest-exact", "bilinear", "area", "bicubic", "lanczos")
-METADATA = ("prompt", "extra_pnginfo")
-
-IMAGE = Output("IMAGE", "IMAGE")
-MASK = Output("MASK", "MASK")
-AUDIO = Output("AUDIO", "AUDIO")
-VIDEO = Output("VIDEO", "VIDEO")
-STRING = Output("STRING", "STRING")
-
-
-def _classic(
-    class_type: str,
-    category: str,
-    inputs: tuple[Input, ...],
-    outputs: tuple[Output, ...] = (),
-    *,
-    module: str = "nodes",
-    **more: Any,
-) -> NodeDefinition:
-    return NodeDefinition(
-        class_type, NodeForm.CLASSIC, module, category, inputs=inputs, outputs=outputs, **more
-    )
-
-
-def _schema(
-    class_type: str,
-    module: str,
-    category: str,
-    inputs: tuple[Input, ...],
-    outputs: tuple[Output, ...] = (),
-    **more: Any,
-) -> NodeDefinition:
-    return NodeDefinition(
-        class_type,
-        NodeForm.SCHEMA,
-        f"comfy_extras.{module}",
-        category,
-        inputs=inputs,
-        outputs=outputs,
-        **more,
-    )
-
-
-def _number(name: str, kind: str, **options: Any) -> Input:
-    return Input(name, kind, options)
-
-
-def _integer(name: str, **options: Any) -> Input:
-    return _number(name, "INT", **options)
-
-
-def _float(name: str, **options: Any) -> Input:
-    return _number(name, "FLOAT", **options)
-
-
-def _side(name: str, default: int = 512, lowest: int = 1) -> Input:
-    """Return an input for a length in pixels."""
-    return _integer(name, default=default, min=lowest, max=MAX_SIZE, step=1)
-
-
-def _text(name: str, **options: Any) -> Input:
-    return Input(name, "STRING", options)
-
-
-def _file_prefix(default: str) -> Input:
-    return _text("filename_prefix", default=default, multiline=False)
-
-
-def _choice(name: str, *values: str, **options: Any) -> Input:
-    return Input(name, values, options or None)
-
+from local.comfyui.define_nodes import (
+    AUDIO,
+    IMAGE,
+    MASK,
+    MAX_BATCH,
+    MAX_COLOR,
+    MAX_SIGNED,
+    MAX_SIZE,
+    MAX_UNSIGNED,
+    METADATA,
+    RESIZE_METHODS,
+    STRING,
+    VIDEO,
+    choice,
+    classic,
+    decimal,
+    file_prefix,
+    integer,
+    schema,
+    seed,
+    side,
+    text,
+)
+from local.comfyui.model_definitions import MODEL_NODES
+from local.comfyui.node_types import ANY_TYPE, Input, MediaKind, NodeDefinition, Output
 
 IMAGE_NODES = (
-    _classic(
+    classic(
         "LoadImage",
         "image",
         (Input("image", MediaKind.IMAGE, {"image_upload": True}),),
         (IMAGE, MASK),
         display_name="Load Image",
     ),
-    _classic(
+    classic(
         "ImageScale",
         "image/upscaling",
         (
             Input("image", "IMAGE"),
-            _choice("upscale_method", *RESIZE_METHODS),
-            _side("width", lowest=0),
-            _side("height", lowest=0),
-            _choice("crop", "disabled", "center"),
+            choice("upscale_method", *RESIZE_METHODS),
+            side("width", lowest=0),
+            side("height", lowest=0),
+            choice("crop", "disabled", "center"),
         ),
         (IMAGE,),
         display_name="Upscale Image",
     ),
-    _classic(
+    classic(
         "ImageScaleBy",
         "image/upscaling",
         (
             Input("image", "IMAGE"),
-            _choice("upscale_method", *RESIZE_METHODS),
-            _float("scale_by", default=1.0, min=0.01, max=8.0, step=0.01),
+            choice("upscale_method", *RESIZE_METHODS),
+            decimal("scale_by", default=1.0, min=0.01, max=8.0, step=0.01),
         ),
         (IMAGE,),
         display_name="Upscale Image By",
     ),
-    _classic(
+    classic(
         "ImageInvert", "image", (Input("image", "IMAGE"),), (IMAGE,), display_name="Invert Image"
     ),
-    _classic(
+    classic(
         "ImageBatch",
         "image",
         (Input("image1", "IMAGE"), Input("image2", "IMAGE")),
@@ -127,26 +72,26 @@ IMAGE_NODES = (
         display_name="Batch Images",
         extra_fields={"deprecated": True},
     ),
-    _classic(
+    classic(
         "EmptyImage",
         "image",
         (
-            _side("width"),
-            _side("height"),
-            _integer("batch_size", default=1, min=1, max=MAX_BATCH),
-            _integer("color", default=0, min=0, max=MAX_COLOR, step=1, display="color"),
+            side("width"),
+            side("height"),
+            integer("batch_size", default=1, min=1, max=MAX_BATCH),
+            integer("color", default=0, min=0, max=MAX_COLOR, step=1, display="color"),
         ),
         (IMAGE,),
     ),
-    _classic(
+    classic(
         "SaveImage",
         "image",
-        (Input("images", "IMAGE", {}), _text("filename_prefix", default="ComfyUI")),
+        (Input("images", "IMAGE", {}), text("filename_prefix", default="ComfyUI")),
         display_name="Save Image",
         is_output=True,
         hidden=METADATA,
     ),
-    _classic(
+    classic(
         "PreviewImage",
         "image",
         (Input("images", "IMAGE"),),
@@ -154,108 +99,108 @@ IMAGE_NODES = (
         is_output=True,
         hidden=METADATA,
     ),
-    _schema(
+    schema(
         "ImageBlend",
         "nodes_post_processing",
         "image/postprocessing",
         (
             Input("image1", "IMAGE"),
             Input("image2", "IMAGE"),
-            _float("blend_factor", default=0.5, min=0.0, max=1.0, step=0.01),
-            _choice(
+            decimal("blend_factor", default=0.5, min=0.0, max=1.0, step=0.01),
+            choice(
                 "blend_mode", "normal", "multiply", "screen", "overlay", "soft_light", "difference"
             ),
         ),
         (IMAGE,),
     ),
-    _schema(
+    schema(
         "ImageBlur",
         "nodes_post_processing",
         "image/postprocessing",
         (
             Input("image", "IMAGE"),
-            _integer("blur_radius", default=1, min=1, max=31, step=1),
-            _float("sigma", default=1.0, min=0.1, max=10.0, step=0.1),
+            integer("blur_radius", default=1, min=1, max=31, step=1),
+            decimal("sigma", default=1.0, min=0.1, max=10.0, step=0.1),
         ),
         (IMAGE,),
     ),
-    _schema(
+    schema(
         "ImageCrop",
         "nodes_images",
         "image/transform",
         (
             Input("image", "IMAGE"),
-            _side("width"),
-            _side("height"),
-            _side("x", 0, 0),
-            _side("y", 0, 0),
+            side("width"),
+            side("height"),
+            side("x", 0, 0),
+            side("y", 0, 0),
         ),
         (IMAGE,),
         display_name="Image Crop",
     ),
-    _schema(
+    schema(
         "ImageStitch",
         "nodes_images",
         "image/transform",
         (
             Input("image1", "IMAGE"),
-            _choice("direction", "right", "down", "left", "up", default="right"),
+            choice("direction", "right", "down", "left", "up", default="right"),
             Input("match_image_size", "BOOLEAN", {"default": True}),
-            _integer("spacing_width", default=0, min=0, max=1024, step=2),
-            _choice("spacing_color", "white", "black", "red", "green", "blue", default="white"),
+            integer("spacing_width", default=0, min=0, max=1024, step=2),
+            choice("spacing_color", "white", "black", "red", "green", "blue", default="white"),
             Input("image2", "IMAGE", required=False),
         ),
         (IMAGE,),
         display_name="Image Stitch",
     ),
-    _schema(
+    schema(
         "ImageFlip",
         "nodes_images",
         "image/transform",
         (
             Input("image", "IMAGE"),
-            _choice("flip_method", "x-axis: vertically", "y-axis: horizontally"),
+            choice("flip_method", "x-axis: vertically", "y-axis: horizontally"),
         ),
         (IMAGE,),
     ),
-    _schema(
+    schema(
         "ImageRotate",
         "nodes_images",
         "image/transform",
         (
             Input("image", "IMAGE"),
-            _choice("rotation", "none", "90 degrees", "180 degrees", "270 degrees"),
+            choice("rotation", "none", "90 degrees", "180 degrees", "270 degrees"),
         ),
         (IMAGE,),
     ),
-    _schema(
+    schema(
         "ResizeAndPadImage",
         "nodes_images",
         "image/transform",
         (
             Input("image", "IMAGE"),
-            _side("target_width"),
-            _side("target_height"),
-            _choice("padding_color", "white", "black"),
-            _choice("interpolation", "area", "bicubic", "nearest-exact", "bilinear", "lanczos"),
+            side("target_width"),
+            side("target_height"),
+            choice("padding_color", "white", "black"),
+            choice("interpolation", "area", "bicubic", "nearest-exact", "bilinear", "lanczos"),
         ),
         (IMAGE,),
     ),
-    _schema(
+    schema(
         "ImageCompositeMasked",
         "nodes_mask",
         "image",
         (
             Input("destination", "IMAGE"),
             Input("source", "IMAGE"),
-            _side("x", 0, 0),
-            _side("y", 0, 0),
+            side("x", 0, 0),
+            side("y", 0, 0),
             Input("resize_source", "BOOLEAN", {"default": False}),
             Input("mask", "MASK", required=False),
         ),
         (IMAGE,),
     ),
-    _schema(
+    schema(
         "GetImageSize",
         "nodes_images",
         "image",
@@ -264,40 +209,40 @@ IMAGE_NODES = (
         display_name="Get Image Size",
         hidden=("unique_id",),
     ),
-    _schema(
+    schema(
         "RepeatImageBatch",
         "nodes_images",
         "image/batch",
-        (Input("image", "IMAGE"), _integer("amount", default=1, min=1, max=MAX_BATCH)),
+        (Input("image", "IMAGE"), integer("amount", default=1, min=1, max=MAX_BATCH)),
         (IMAGE,),
     ),
-    _schema(
+    schema(
         "ImageFromBatch",
         "nodes_images",
         "image/batch",
         (
             Input("image", "IMAGE"),
-            _integer("batch_index", default=0, min=0, max=MAX_BATCH - 1),
-            _integer("length", default=1, min=1, max=MAX_BATCH),
+            integer("batch_index", default=0, min=0, max=MAX_BATCH - 1),
+            integer("length", default=1, min=1, max=MAX_BATCH),
         ),
         (IMAGE,),
     ),
-    _schema(
+    schema(
         "SaveAnimatedWEBP",
         "nodes_images",
         "image/animation",
         (
             Input("images", "IMAGE"),
-            _file_prefix("ComfyUI"),
-            _float("fps", default=6.0, min=0.01, max=1000.0, step=0.01),
+            file_prefix("ComfyUI"),
+            decimal("fps", default=6.0, min=0.01, max=1000.0, step=0.01),
             Input("lossless", "BOOLEAN", {"default": True}),
-            _integer("quality", default=80, min=0, max=100),
-            _choice("method", "default", "fastest", "slowest"),
+            integer("quality", default=80, min=0, max=100),
+            choice("method", "default", "fastest", "slowest"),
         ),
         is_output=True,
         hidden=METADATA,
     ),
-    _schema(
+    schema(
         "JoinImageWithAlpha",
         "nodes_compositing",
         "mask/compositing",
@@ -305,7 +250,7 @@ IMAGE_NODES = (
         (IMAGE,),
         display_name="Join Image with Alpha",
     ),
-    _schema(
+    schema(
         "SplitImageWithAlpha",
         "nodes_compositing",
         "mask/compositing",
@@ -313,31 +258,94 @@ IMAGE_NODES = (
         (IMAGE, MASK),
         display_name="Split Image with Alpha",
     ),
+    schema(
+        "ImageQuantize",
+        "nodes_post_processing",
+        "image/postprocessing",
+        (
+            Input("image", "IMAGE"),
+            integer("colors", default=256, min=1, max=256, step=1),
+            choice(
+                "dither", "none", "floyd-steinberg", "bayer-2", "bayer-4", "bayer-8", "bayer-16"
+            ),
+        ),
+        (IMAGE,),
+    ),
+    schema(
+        "ImageSharpen",
+        "nodes_post_processing",
+        "image/postprocessing",
+        (
+            Input("image", "IMAGE"),
+            integer("sharpen_radius", default=1, min=1, max=31, step=1),
+            decimal("sigma", default=1.0, min=0.1, max=10.0, step=0.01),
+            decimal("alpha", default=1.0, min=0.0, max=5.0, step=0.01),
+        ),
+        (IMAGE,),
+    ),
+    classic(
+        "ImagePadForOutpaint",
+        "image",
+        (
+            Input("image", "IMAGE"),
+            side("left", 0, 0, 8),
+            side("top", 0, 0, 8),
+            side("right", 0, 0, 8),
+            side("bottom", 0, 0, 8),
+            side("feathering", 40, 0),
+        ),
+        (IMAGE, MASK),
+        display_name="Pad Image for Outpainting",
+    ),
+    schema(
+        "ImageAddNoise",
+        "nodes_images",
+        "image",
+        (
+            Input("image", "IMAGE"),
+            seed(),
+            decimal("strength", default=0.5, min=0.0, max=1.0, step=0.01),
+        ),
+        (IMAGE,),
+    ),
+    schema(
+        "SaveAnimatedPNG",
+        "nodes_images",
+        "image/animation",
+        (
+            Input("images", "IMAGE"),
+            file_prefix("ComfyUI"),
+            decimal("fps", default=6.0, min=0.01, max=1000.0, step=0.01),
+            integer("compress_level", default=4, min=0, max=9),
+        ),
+        is_output=True,
+        hidden=METADATA,
+    ),
 )
 
 MASK_NODES = (
-    _classic(
+    classic(
         "LoadImageMask",
         "mask",
         (
             Input("image", MediaKind.IMAGE, {"image_upload": True}),
-            _choice("channel", "alpha", "red", "green", "blue"),
+            choice("channel", "alpha", "red", "green", "blue"),
         ),
         (MASK,),
         display_name="Load Image (as Mask)",
     ),
-    _schema(
+    schema(
         "SolidMask",
         "nodes_mask",
         "mask",
         (
-            _float("value", default=1.0, min=0.0, max=1.0, step=0.01),
-            _side("width"),
-            _side("height"),
+            decimal("value", default=1.0, min=0.0, max=1.0, step=0.01),
+            side("width"),
+            side("height"),
         ),
         (MASK,),
     ),
-    _schema(
+    schema(
         "MaskToImage",
         "nodes_mask",
         "mask",
@@ -345,49 +353,87 @@ MASK_NODES = (
         (IMAGE,),
         display_name="Convert Mask to Image",
     ),
-    _schema(
+    schema(
         "ImageToMask",
         "nodes_mask",
         "mask",
-        (Input("image", "IMAGE"), _choice("channel", "red", "green", "blue", "alpha")),
+        (Input("image", "IMAGE"), choice("channel", "red", "green", "blue", "alpha")),
         (MASK,),
         display_name="Convert Image to Mask",
     ),
-    _schema("InvertMask", "nodes_mask", "mask", (Input("mask", "MASK"),), (MASK,)),
-    _schema(
+    schema("InvertMask", "nodes_mask", "mask", (Input("mask", "MASK"),), (MASK,)),
+    schema(
         "CropMask",
         "nodes_mask",
         "mask",
         (
             Input("mask", "MASK"),
-            _side("x", 0, 0),
-            _side("y", 0, 0),
-            _side("width"),
-            _side("height"),
+            side("x", 0, 0),
+            side("y", 0, 0),
+            side("width"),
+            side("height"),
         ),
         (MASK,),
     ),
-    _schema(
+    schema(
         "ThresholdMask",
         "nodes_mask",
         "mask",
-        (Input("mask", "MASK"), _float("value", default=0.5, min=0.0, max=1.0, step=0.01)),
+        (Input("mask", "MASK"), decimal("value", default=0.5, min=0.0, max=1.0, step=0.01)),
         (MASK,),
     ),
-    _schema(
+    schema(
         "ImageColorToMask",
         "nodes_mask",
         "mask",
         (
             Input("image", "IMAGE"),
-            _integer("color", default=0, min=0, max=MAX_COLOR, step=1, display="number"),
+            integer("color", default=0, min=0, max=MAX_COLOR, step=1, display="number"),
+        ),
+        (MASK,),
+    ),
+    schema(
+        "GrowMask",
+        "nodes_mask",
+        "mask",
+        (
+            Input("mask", "MASK"),
+            integer("expand", default=0, min=-MAX_SIZE, max=MAX_SIZE, step=1),
+            Input("tapered_corners", "BOOLEAN", {"default": True}),
+        ),
+        (MASK,),
+        display_name="Grow Mask",
+    ),
+    schema(
+        "FeatherMask",
+        "nodes_mask",
+        "mask",
+        (
+            Input("mask", "MASK"),
+            side("left", 0, 0),
+            side("top", 0, 0),
+            side("right", 0, 0),
+            side("bottom", 0, 0),
+        ),
+        (MASK,),
+    ),
+    schema(
+        "MaskComposite",
+        "nodes_mask",
+        "mask",
+        (
+            Input("destination", "MASK"),
+            Input("source", "MASK"),
+            side("x", 0, 0),
+            side("y", 0, 0),
+            choice("operation", "multiply", "add", "subtract", "and", "or", "xor"),
         ),
         (MASK,),
     ),
 )
 
 AUDIO_NODES = (
-    _schema(
+    schema(
         "LoadAudio",
         "nodes_audio",
         "audio",
@@ -395,63 +441,63 @@ AUDIO_NODES = (
         (AUDIO,),
         display_name="Load Audio",
     ),
-    _schema(
+    schema(
         "EmptyAudio",
         "nodes_audio",
         "audio",
         (
-            _float("duration", default=60.0, min=0.0, max=MAX_UNSIGNED, step=0.01),
-            _integer("sample_rate", default=44100, min=1, max=192000),
-            _integer("channels", default=2, min=1, max=2),
+            decimal("duration", default=60.0, min=0.0, max=MAX_UNSIGNED, step=0.01),
+            integer("sample_rate", default=44100, min=1, max=192000),
+            integer("channels", default=2, min=1, max=2),
         ),
         (AUDIO,),
         display_name="Empty Audio",
     ),
-    _schema(
+    schema(
         "TrimAudioDuration",
         "nodes_audio",
         "audio",
         (
             Input("audio", "AUDIO"),
-            _float("start_index", default=0.0, min=-MAX_UNSIGNED, max=MAX_UNSIGNED, step=0.01),
-            _float("duration", default=60.0, min=0.0, step=0.01),
+            decimal("start_index", default=0.0, min=-MAX_UNSIGNED, max=MAX_UNSIGNED, step=0.01),
+            decimal("duration", default=60.0, min=0.0, step=0.01),
         ),
         (AUDIO,),
         display_name="Trim Audio Duration",
     ),
-    _schema(
+    schema(
         "AudioConcat",
         "nodes_audio",
         "audio",
         (
             Input("audio1", "AUDIO"),
             Input("audio2", "AUDIO"),
-            _choice("direction", "after", "before", default="after"),
+            choice("direction", "after", "before", default="after"),
         ),
         (AUDIO,),
         display_name="Audio Concat",
     ),
-    _schema(
+    schema(
         "AudioMerge",
         "nodes_audio",
         "audio",
         (
             Input("audio1", "AUDIO"),
             Input("audio2", "AUDIO"),
-            _choice("merge_method", "add", "mean", "subtract", "multiply"),
+            choice("merge_method", "add", "mean", "subtract", "multiply"),
         ),
         (AUDIO,),
         display_name="Audio Merge",
     ),
-    _schema(
+    schema(
         "AudioAdjustVolume",
         "nodes_audio",
         "audio",
-        (Input("audio", "AUDIO"), _integer("volume", default=1, min=-100, max=100)),
+        (Input("audio", "AUDIO"), integer("volume", default=1, min=-100, max=100)),
         (AUDIO,),
         display_name="Audio Adjust Volume",
     ),
-    _schema(
+    schema(
         "PreviewAudio",
         "nodes_audio",
         "audio",
@@ -460,32 +506,69 @@ AUDIO_NODES = (
         is_output=True,
         hidden=METADATA,
     ),
-    _schema(
+    schema(
         "SaveAudio",
         "nodes_audio",
         "audio",
-        (Input("audio", "AUDIO"), _file_prefix("audio/ComfyUI")),
+        (Input("audio", "AUDIO"), file_prefix("audio/ComfyUI")),
         display_name="Save Audio (FLAC)",
         is_output=True,
         hidden=METADATA,
     ),
-    _schema(
+    schema(
         "SaveAudioMP3",
         "nodes_audio",
         "audio",
         (
             Input("audio", "AUDIO"),
-            _file_prefix("audio/ComfyUI"),
-            _choice("quality", "V0", "128k", "320k", default="V0"),
+            file_prefix("audio/ComfyUI"),
+            choice("quality", "V0", "128k", "320k", default="V0"),
         ),
         display_name="Save Audio (MP3)",
         is_output=True,
         hidden=METADATA,
     ),
+    schema(
+        "SaveAudioOpus",
+        "nodes_audio",
+        "audio",
+        (
+            Input("audio", "AUDIO"),
+            file_prefix("audio/ComfyUI"),
+            choice("quality", "64k", "96k", "128k", "192k", "320k", default="128k"),
+        ),
+        display_name="Save Audio (Opus)",
+        is_output=True,
+        hidden=METADATA,
+    ),
+    schema(
+        "RecordAudio",
+        "nodes_audio",
+        "audio",
+        (Input("audio", "AUDIO_RECORD"),),
+        (AUDIO,),
+        display_name="Record Audio",
+    ),
+    schema(
+        "SplitAudioChannels",
+        "nodes_audio",
+        "audio",
+        (Input("audio", "AUDIO"),),
+        (Output("AUDIO", "left"), Output("AUDIO", "right")),
+        display_name="Split Audio Channels",
+    ),
+    schema(
+        "JoinAudioChannels",
+        "nodes_audio",
+        "audio",
+        (Input("audio_left", "AUDIO"), Input("audio_right", "AUDIO")),
+        (Output("AUDIO", "audio"),),
+        display_name="Join Audio Channels",
+    ),
 )
 
 VIDEO_NODES = (
-    _schema(
+    schema(
         "LoadVideo",
         "nodes_video",
         "image/video",
@@ -493,7 +576,7 @@ VIDEO_NODES = (
         (VIDEO,),
         display_name="Load Video",
     ),
-    _schema(
+    schema(
         "GetVideoComponents",
         "nodes_video",
         "image/video",
@@ -501,70 +584,85 @@ VIDEO_NODES = (
         (Output("IMAGE", "images"), Output("AUDIO", "audio"), Output("FLOAT", "fps")),
         display_name="Get Video Components",
     ),
-    _schema(
+    schema(
         "CreateVideo",
         "nodes_video",
         "image/video",
         (
             Input("images", "IMAGE"),
-            _float("fps", default=30.0, min=1.0, max=120.0, step=1.0),
+            decimal("fps", default=30.0, min=1.0, max=120.0, step=1.0),
             Input("audio", "AUDIO", required=False),
         ),
         (VIDEO,),
         display_name="Create Video",
     ),
-    _schema(
+    schema(
         "SaveVideo",
         "nodes_video",
         "image/video",
         (
             Input("video", "VIDEO"),
-            _file_prefix("video/ComfyUI"),
-            _choice("format", "auto", "mp4", default="auto"),
-            _choice("codec", "auto", "h264", default="auto"),
+            file_prefix("video/ComfyUI"),
+            choice("format", "auto", "mp4", default="auto"),
+            choice("codec", "auto", "h264", default="auto"),
         ),
         display_name="Save Video",
         is_output=True,
         hidden=METADATA,
+    ),
+    schema(
+        "SaveWEBM",
+        "nodes_video",
+        "image/video",
+        (
+            Input("images", "IMAGE"),
+            file_prefix("ComfyUI"),
+            choice("codec", "vp9", "av1"),
+            decimal("fps", default=24.0, min=0.01, max=1000.0, step=0.01),
+            decimal("crf", default=32.0, min=0, max=63.0, step=1),
+        ),
+        is_output=True,
+        hidden=METADATA,
+        extra_fields={"experimental": True},
     ),
 )
 
 _SIGNED_RANGE = {"min": -MAX_SIGNED, "max": MAX_SIGNED}
 
 VALUE_NODES = (
-    _schema(
+    schema(
         "PrimitiveString",
         "nodes_primitive",
         "utils/primitive",
-        (_text("value", multiline=False),),
+        (text("value", multiline=False),),
         (STRING,),
         display_name="String",
     ),
-    _schema(
+    schema(
         "PrimitiveStringMultiline",
         "nodes_primitive",
         "utils/primitive",
-        (_text("value", multiline=True),),
+        (text("value", multiline=True),),
         (STRING,),
         display_name="String (Multiline)",
     ),
-    _schema(
+    schema(
         "PrimitiveInt",
         "nodes_primitive",
         "utils/primitive",
-        (_integer("value", **_SIGNED_RANGE, control_after_generate=True),),
+        (integer("value", **_SIGNED_RANGE, control_after_generate=True),),
         (Output("INT", "INT"),),
         display_name="Int",
     ),
-    _schema(
+    schema(
         "PrimitiveFloat",
         "nodes_primitive",
         "utils/primitive",
-        (_float("value", **_SIGNED_RANGE, step=0.1),),
+        (decimal("value", **_SIGNED_RANGE, step=0.1),),
         (Output("FLOAT", "FLOAT"),),
         display_name="Float",
     ),
-    _schema(
+    schema(
         "PrimitiveBoolean",
         "nodes_primitive",
         "utils/primitive",
@@ -572,31 +670,31 @@ VALUE_NODES = (
         (Output("BOOLEAN", "BOOLEAN"),),
         display_name="Boolean",
     ),
-    _schema(
+    schema(
         "StringConcatenate",
         "nodes_string",
         "utils/string",
         (
-            _text("string_a", multiline=True),
-            _text("string_b", multiline=True),
-            _text("delimiter", default="", multiline=False),
+            text("string_a", multiline=True),
+            text("string_b", multiline=True),
+            text("delimiter", default="", multiline=False),
         ),
         (STRING,),
         display_name="Concatenate",
     ),
-    _schema(
+    schema(
         "StringReplace",
         "nodes_string",
         "utils/string",
         (
-            _text("string", multiline=True),
-            _text("find", multiline=True),
-            _text("replace", multiline=True),
+            text("string", multiline=True),
+            text("find", multiline=True),
+            text("replace", multiline=True),
         ),
         (STRING,),
         display_name="Replace",
     ),
-    _classic(
+    classic(
         "PreviewAny",
         "utils",
         (Input("source", ANY_TYPE, {}),),
@@ -609,6 +707,13 @@ VALUE_NODES = (
 NODE_DEFINITIONS: Mapping[str, NodeDefinition] = MappingProxyType(
     {
         definition.class_type: definition
-        for definition in (*IMAGE_NODES, *MASK_NODES, *AUDIO_NODES, *VIDEO_NODES, *VALUE_NODES)
+        for definition in (
+            *IMAGE_NODES,
+            *MASK_NODES,
+            *AUDIO_NODES,
+            *VIDEO_NODES,
+            *VALUE_NODES,
+            *MODEL_NODES,
+        )
     }
 )

@@ -8,8 +8,8 @@ from typing import Any
 COMBO = "COMBO"
 ANY_TYPE = "*"
 
-# Tells the names of the files of one media kind in the input folder.
-ListInputFiles = Callable[["MediaKind"], list[str]]
+# Tells which files of a kind the server has.
+ListFiles = Callable[["MediaKind | ModelKind"], list[str]]
 
 
 class NodeForm(StrEnum):
@@ -28,15 +28,23 @@ class MediaKind(StrEnum):
 
 
 @dataclass(frozen=True)
+class ModelKind:
+    """The models of one folder, and names that a loader takes without a file."""
+
+    folder: str
+    built_in: tuple[str, ...] = ()
+
+
+@dataclass(frozen=True)
 class Input:
     """One input of a node class: a type, or a list of allowed values, with its options.
 
-    `kind` is a ComfyUI type name, a tuple of allowed values, or the media kind whose files in the
-    input folder are the allowed values. `options` is None where ComfyUI sends no options at all.
+    `kind` is a ComfyUI type name, a tuple of allowed values, or the kind of files whose names are
+    the allowed values. `options` is None where ComfyUI sends no options at all.
     """
 
     name: str
-    kind: str | tuple[str, ...] | MediaKind
+    kind: str | tuple[str, ...] | MediaKind | ModelKind
     options: Mapping[str, Any] | None = None
     required: bool = True
 
@@ -75,16 +83,14 @@ class NodeDefinition:
         return "unique_id" in self.hidden
 
 
-def input_type(definition: NodeDefinition, item: Input, list_files: ListInputFiles) -> Any:
+def input_type(definition: NodeDefinition, item: Input, list_files: ListFiles) -> Any:
     """Return the first half of ComfyUI's input pair: a type, or the list of a classic combo."""
     if definition.form is NodeForm.CLASSIC:
         return allowed_values(item, list_files) if is_combo(item) else item.kind
     return COMBO if is_combo(item) else item.kind
 
 
-def input_options(
-    definition: NodeDefinition, item: Input, list_files: ListInputFiles
-) -> dict[str, Any]:
+def input_options(definition: NodeDefinition, item: Input, list_files: ListFiles) -> dict[str, Any]:
     """Return the second half of ComfyUI's input pair."""
     options = dict(item.limits)
     if definition.form is NodeForm.SCHEMA and is_combo(item):
@@ -94,17 +100,17 @@ def input_options(
 
 def is_combo(item: Input) -> bool:
     """Tell whether the input takes one value of a list."""
-    return isinstance(item.kind, tuple | MediaKind)
+    return isinstance(item.kind, tuple | MediaKind | ModelKind)
 
 
-def allowed_values(item: Input, list_files: ListInputFiles) -> list[str]:
+def allowed_values(item: Input, list_files: ListFiles) -> list[str]:
     """Return the values that a combo input takes now."""
-    if isinstance(item.kind, MediaKind):
+    if isinstance(item.kind, MediaKind | ModelKind):
         return list_files(item.kind)
     return list(item.kind)
 
 
-def describe_node(definition: NodeDefinition, list_files: ListInputFiles) -> dict[str, Any]:
+def describe_node(definition: NodeDefinition, list_files: ListFiles) -> dict[str, Any]:
     """Return the class as /object_info shows it."""
     groups = {
         "required": [item for item in definition.inputs if item.required],
@@ -150,15 +156,13 @@ def describe_node(definition: NodeDefinition, list_files: ListInputFiles) -> dic
 
 
 def describe_nodes(
-    definitions: Iterable[NodeDefinition], list_files: ListInputFiles
+    definitions: Iterable[NodeDefinition], list_files: ListFiles
 ) -> dict[str, dict[str, Any]]:
     """Return the answer of GET /object_info."""
     return {item.class_type: describe_node(item, list_files) for item in definitions}
 
 
-def _describe_input(
-    definition: NodeDefinition, item: Input, list_files: ListInputFiles
-) -> list[Any]:
+def _describe_input(definition: NodeDefinition, item: Input, list_files: ListFiles) -> list[Any]:
     described = [input_type(definition, item, list_files)]
     if item.options is not None or definition.form is NodeForm.SCHEMA:
         described.append(input_options(definition, item, list_files))

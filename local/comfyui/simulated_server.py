@@ -68,6 +68,7 @@ class ComfyUiSimulator:
         catalog = NodeCatalog(
             self._folders,
             self._settings.custom_nodes,
+            models=self._settings.models,
             allow_unknown=self._settings.allow_unknown_nodes,
         )
         workshop = Workshop(
@@ -81,12 +82,7 @@ class ComfyUiSimulator:
             durations=self._settings.durations,
         )
         worker = PromptWorker(queue, workshop, self.runs)
-        validator = PromptValidator(
-            catalog,
-            self._folders.list_inputs,
-            self._folders.has_input,
-            names_cycles=self._settings.profile.names_cycles,
-        )
+        validator = PromptValidator(catalog, names_cycles=self._settings.profile.names_cycles)
         state = ServerState(
             profile=self._settings.profile,
             max_request_bytes=self._settings.max_request_bytes,

@@ -3,6 +3,7 @@
 from dataclasses import dataclass, field
 
 from local.comfyui.faults import FaultBoard
+from local.comfyui.model_files import USUAL_MODELS, Models
 from local.comfyui.node_catalog import CustomNode
 from local.comfyui.profiles import PROFILE_0_12, Profile
 from local.comfyui.prompt_durations import FixedDuration, PromptDurations
@@ -18,7 +19,7 @@ def _one_second() -> PromptDurations:
 
 @dataclass(frozen=True)
 class SimulatorSettings:
-    """The version, the time that prompts take, the faults, and limits.
+    """The version, the time that prompts take, the faults, the nodes and models, and limits.
 
     Servers that share the settings share these faults' counts and the durations' dice; each can
     have faults of its own besides.
@@ -28,6 +29,7 @@ class SimulatorSettings:
     durations: PromptDurations = field(default_factory=_one_second)
     faults: FaultBoard = field(default_factory=FaultBoard)
     custom_nodes: tuple[CustomNode, ...] = ()
+    models: Models = field(default_factory=lambda: USUAL_MODELS)
     allow_unknown_nodes: bool = False
     max_request_bytes: int = MAX_REQUEST_BYTES
     max_history: int = MAX_HISTORY_SIZE

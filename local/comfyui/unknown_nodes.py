@@ -20,6 +20,7 @@ from local.comfyui.graph_links import is_link
 from local.comfyui.image_files import read_image, write_png
 from local.comfyui.image_values import Batch
 from local.comfyui.media_folders import OUTPUT, TEMP, MediaFolders
+from local.comfyui.model_values import Latent, combine
 from local.comfyui.node_run import NodeImplementation, NodeResult, NodeRun
 from local.comfyui.node_types import ANY_TYPE, Input, MediaKind, NodeDefinition, NodeForm, Output
 from local.comfyui.video_clips import VideoClip, VideoFile, read_video, write_mp4
@@ -36,6 +37,21 @@ _SHOWS = re.compile(r"preview|show|display", re.IGNORECASE)
 _FILMS = re.compile(r"video|gif|animat|webm|mp4", re.IGNORECASE)
 _PREFIX_INPUTS = ("filename_prefix", "filename", "prefix")
 _RATE_INPUTS = ("frame_rate", "fps")
+
+# What is made of models, and cannot be seen.
+_UNSEEN_KINDS = (
+    "MODEL",
+    "CLIP",
+    "VAE",
+    "CLIP_VISION",
+    "CLIP_VISION_OUTPUT",
+    "STYLE_MODEL",
+    "CONDITIONING",
+    "NOISE",
+    "GUIDER",
+    "SAMPLER",
+    "SIGMAS",
+)
 
 _PLAIN_VALUES: Mapping[str, Any] = {"STRING": "", "INT": 1, "FLOAT": 1.0, "BOOLEAN": False}
 
@@ -55,16 +71,21 @@ class StandIn:
 
     def convert(self, kind: object) -> Any:
         """Return it as a value of a ComfyUI type, itself where the type is unknown too."""
+        converted: Any = _PLAIN_VALUES.get(str(kind), self)
         match kind:
             case "IMAGE":
-                return self.pictures
+                converted = self.pictures
             case "MASK":
-                return tuple(picture.convert("L") for picture in self.pictures)
+                converted = tuple(picture.convert("L") for picture in self.pictures)
             case "AUDIO":
-                return self.audio or silence(1.0, 44100, 2)
+                converted = self.audio or silence(1.0, 44100, 2)
             case "VIDEO":
-                return VideoClip(self.pictures, Fraction(_FRAME_RATE), self.audio)
-        return _PLAIN_VALUES.get(str(kind), self)
+                converted = VideoClip(self.pictures, Fraction(_FRAME_RATE), self.audio)
+            case "LATENT":
+                converted = Latent(self.pictures)
+            case str() if kind in _UNSEEN_KINDS:
+                converted = combine(kind, self.made.getpixel((0, 0)))
+        return converted
 
 
 def define_unknown_node(
@@ -135,14 +156,14 @@ def _read_file(folders: MediaFolders, kind: MediaKind, name: str) -> object:
 
 def _take_media(value: object) -> tuple[Batch, AudioClip | None]:
     match value:
-        case StandIn():
+        case StandIn() | VideoClip():
             return value.images, value.audio
         case AudioClip():
             return (), value
         case VideoFile():
             return _take_media(read_video(value.path))
-        case VideoClip():
-            return value.images, value.audio
+        case Latent():
+            return value.images, None
         case (Image.Image(), *_):
             return tuple(picture.convert("RGB") for picture in _pictures(value)), None
     return (), None

@@ -8,9 +8,10 @@ from local.comfyui.node_catalog import NodeCatalog
 from local.comfyui.node_types import (
     ANY_TYPE,
     Input,
-    ListInputFiles,
     MediaKind,
+    ModelKind,
     NodeDefinition,
+    allowed_values,
     input_options,
     input_type,
 )
@@ -50,19 +51,10 @@ _UNDER_WAY = _NodeResult(False, [])
 
 
 class PromptValidator:
-    """Validates prompts against a server's nodes and the files in its input folder."""
+    """Validates prompts against a server's nodes, input files and models."""
 
-    def __init__(
-        self,
-        catalog: NodeCatalog,
-        list_files: ListInputFiles,
-        has_input: Callable[[object], bool],
-        *,
-        names_cycles: bool = False,
-    ) -> None:
+    def __init__(self, catalog: NodeCatalog, *, names_cycles: bool = False) -> None:
         self._catalog = catalog
-        self._list_files = list_files
-        self._has_input = has_input
         self._names_cycles = names_cycles
 
     def validate(self, prompt: Any, targets: list[str] | None = None) -> ValidatedPrompt:
@@ -177,7 +169,7 @@ class PromptValidator:
             return _error("bad_linked_input", message, item.name, extra)
         source = self._catalog.define(prompt[link[0]])
         received = source.outputs[link[1]].kind
-        wanted = input_type(definition, item, self._list_files)
+        wanted = input_type(definition, item, self._catalog.list_files)
         if ANY_TYPE in (received, wanted) or received == wanted:
             return None
         details = f"{item.name}, received_type({received}) mismatch input_type({wanted})"
@@ -229,7 +221,7 @@ class PromptValidator:
         return self._check_limits(definition, item, value)
 
     def _check_file(self, item: Input, kind: MediaKind, value: Any) -> dict[str, Any] | None:
-        if self._has_input(value):
+        if self._catalog.has_file(kind, value):
             return None
         return _error(
             "custom_validation_failed",
@@ -262,21 +254,27 @@ class PromptValidator:
         if highest is not None and value > highest:
             message = f"Value {value} bigger than max of {highest}"
             return _error("value_bigger_than_max", message, item.name, extra)
-        if isinstance(item.kind, tuple) and value not in item.kind:
-            shown = str(list(item.kind))
-            if len(item.kind) > LONGEST_SHOWN_LIST:
-                shown = f"(list of length {len(item.kind)})"
+        if not self._is_allowed(item, value):
+            allowed = allowed_values(item, self._catalog.list_files)
+            shown = str(allowed)
+            if len(allowed) > LONGEST_SHOWN_LIST:
+                shown = f"(list of length {len(allowed)})"
                 extra["input_config"] = None
             details = f"{item.name}: '{value}' not in {shown}"
             return _error("value_not_in_list", "Value not in list", details, extra)
         return None
 
+    def _is_allowed(self, item: Input, value: Any) -> bool:
+        if isinstance(item.kind, ModelKind):
+            return self._catalog.has_file(item.kind, value)
+        return not isinstance(item.kind, tuple) or value in item.kind
+
     def _extra_info(
         self, definition: NodeDefinition, item: Input, **received: Any
     ) -> dict[str, Any]:
         config = [
-            input_type(definition, item, self._list_files),
-            input_options(definition, item, self._list_files),
+            input_type(definition, item, self._catalog.list_files),
+            input_options(definition, item, self._catalog.list_files),
         ]
         return {"input_name": item.name, "input_config": config} | received
 

@@ -30,6 +30,9 @@ _AAC_DEFAULT_RATE = 44100
 _CONTAINER_OPTIONS = {"movflags": "use_metadata_tags"}
 
 
+_WEBM_CODECS = {"vp9": "libvpx-vp9", "av1": "libsvtav1"}
+
+
 class NoVideoError(Exception):
     """When a file that should be seen has no video track."""
 
@@ -110,21 +113,53 @@ def write_mp4(
     """
     with av.open(path, "w", options=_CONTAINER_OPTIONS) as container:
         _write_metadata(container, metadata)
-        video = container.add_stream("libx264", rate=clip.fps)
-        if not isinstance(video, VideoStream):
-            raise TypeError("libx264 is no video codec")
-        video.width, video.height = clip.images[0].size
-        video.pix_fmt = "yuv420p"
+        video = _add_video(container, "libx264", clip)
         audio = None if clip.audio is None else _add_audio(container, clip.audio)
-        for image in clip.images:
-            check_interrupt()
-            container.mux(video.encode(_to_frame(image)))
-        container.mux(video.encode(None))
+        _encode_pictures(container, video, clip, check_interrupt)
         if clip.audio is not None and audio is not None:
             sound = convert_clip(clip.audio, audio.codec_context.sample_rate, clip.audio.channels)
             end = round(clip.seconds * sound.sample_rate)
             for frame in [*split_into_frames(sound.cut(0, end)), None]:
                 container.mux(audio.encode(frame))
+
+
+def write_webm(
+    clip: VideoClip,
+    path: Path,
+    metadata: Mapping[str, Any],
+    codec: str,
+    crf: int,
+    check_interrupt: Callable[[], None],
+) -> None:
+    """Write the pictures with a codec of _WEBM_CODECS; the higher `crf`, the smaller the file."""
+    with av.open(path, "w") as container:
+        _write_metadata(container, metadata)
+        # A bit rate of 0 leaves the quality to crf alone.
+        video = _add_video(container, _WEBM_CODECS[codec], clip, {"crf": str(crf), "b": "0"})
+        _encode_pictures(container, video, clip, check_interrupt)
+
+
+def _add_video(
+    container: OutputContainer, codec: str, clip: VideoClip, options: dict[str, str] | None = None
+) -> VideoStream:
+    video = container.add_stream(codec, rate=clip.fps, options=options)
+    if not isinstance(video, VideoStream):
+        raise TypeError(f"{codec} is no video codec")
+    video.width, video.height = clip.images[0].size
+    video.pix_fmt = "yuv420p"
+    return video
+
+
+def _encode_pictures(
+    container: OutputContainer,
+    video: VideoStream,
+    clip: VideoClip,
+    check_interrupt: Callable[[], None],
+) -> None:
+    for image in clip.images:
+        check_interrupt()
+        container.mux(video.encode(_to_frame(image)))
+    container.mux(video.encode(None))
 
 
 def _to_image(frame: av.VideoFrame) -> Image.Image:

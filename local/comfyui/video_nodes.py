@@ -13,6 +13,7 @@ from local.comfyui.video_clips import (
     is_h264_mp4,
     read_video,
     write_mp4,
+    write_webm,
 )
 
 # Rates such as 23.976 are kept to this precision.
@@ -58,6 +59,17 @@ def save_video(
     return NodeResult(shown={"images": [place.listed(name, OUTPUT)], "animated": [True]})
 
 
+def save_webm(
+    run: NodeRun, *, images: Batch, filename_prefix: str, codec: str, fps: float, crf: float
+) -> NodeResult:
+    """SaveWEBM: a film without sound in the output folder."""
+    place = run.folders.next_file(OUTPUT, filename_prefix, run.now, images[0].size)
+    name = place.name("webm")
+    clip = VideoClip(images, Fraction(fps).limit_denominator(_LARGEST_DENOMINATOR))
+    write_webm(clip, place.folder / name, run.metadata(), codec, round(crf), run.check_interrupt)
+    return NodeResult(shown={"images": [place.listed(name, OUTPUT)], "animated": [True]})
+
+
 def _decode(video: VideoClip | VideoFile) -> VideoClip:
     return read_video(video.path) if isinstance(video, VideoFile) else video
 
@@ -67,4 +79,5 @@ IMPLEMENTATIONS: dict[str, NodeImplementation] = {
     "GetVideoComponents": get_video_components,
     "CreateVideo": create_video,
     "SaveVideo": save_video,
+    "SaveWEBM": save_webm,
 }

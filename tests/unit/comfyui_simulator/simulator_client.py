@@ -27,6 +27,36 @@ def picture_graph(color: float = 255, prefix: str = "ml", **more: Any) -> Graph:
     }
 
 
+def text_to_image_graph(
+    text: str = "a red kite", seed: int = 7, width: int = 96, height: int = 64
+) -> Graph:
+    """What everybody runs first, of stock nodes, as ComfyUI exports it: with titles."""
+    graph = {
+        "3": node(
+            "KSampler",
+            seed=seed,
+            steps=20,
+            cfg=8,
+            sampler_name="euler",
+            scheduler="normal",
+            denoise=1,
+            model=["4", 0],
+            positive=["6", 0],
+            negative=["7", 0],
+            latent_image=["5", 0],
+        ),
+        "4": node("CheckpointLoaderSimple", ckpt_name="v1-5-pruned-emaonly.safetensors"),
+        "5": node("EmptyLatentImage", width=width, height=height, batch_size=1),
+        "6": node("CLIPTextEncode", text=text, clip=["4", 1]),
+        "7": node("CLIPTextEncode", text="blur", clip=["4", 1]),
+        "8": node("VAEDecode", samples=["3", 0], vae=["4", 2]),
+        "9": node("SaveImage", filename_prefix="kite", images=["8", 0]),
+    }
+    for item in graph.values():
+        item["_meta"] = {"title": item["class_type"]}
+    return graph
+
+
 class Events:
     """What a websocket has received so far."""
 

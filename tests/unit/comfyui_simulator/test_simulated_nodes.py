@@ -9,10 +9,12 @@ from typing import Any
 import av
 import pytest
 from PIL import Image
+from PIL.PngImagePlugin import PngImageFile
 
 from local.comfyui.audio_clips import AudioClip, read_audio, silence
 from local.comfyui.image_values import Batch
 from local.comfyui.media_folders import MediaFolders, OutsideFolderError
+from local.comfyui.model_values import Ingredient, Latent, combine
 from local.comfyui.node_run import NodeResult, NodeRun
 from local.comfyui.nodes import NODE_IMPLEMENTATIONS
 from local.comfyui.video_clips import NoVideoError, VideoClip, VideoFile, read_video
@@ -511,3 +513,205 @@ def test_preview_audio_is_temporary(nodes: Nodes) -> None:
 
     assert path.parent.name == "temp"
     assert read_audio(path).sample_rate == 8000
+
+
+def levels(image: Image.Image) -> list[list[int]]:
+    """The rows of a mask."""
+    width, height = image.size
+    data = image.tobytes()
+    return [list(data[row * width : (row + 1) * width]) for row in range(height)]
+
+
+def point_mask(size: int, at: tuple[int, int]) -> Batch:
+    image = Image.new("L", (size, size), 0)
+    image.putpixel(at, 255)
+    return (image,)
+
+
+@pytest.mark.parametrize(("is_tapered", "count"), [(True, 5), (False, 9)])
+def test_a_mask_grows_and_shrinks_back(nodes: Nodes, is_tapered: bool, count: int) -> None:
+    grown = nodes.image(
+        "GrowMask", mask=point_mask(7, (3, 3)), expand=1, tapered_corners=is_tapered
+    )
+    shrunk = nodes.image("GrowMask", mask=(grown,), expand=-1, tapered_corners=is_tapered)
+
+    assert grown.histogram()[255] == count
+    assert shrunk.tobytes() == point_mask(7, (3, 3))[0].tobytes()
+
+
+def test_a_mask_does_not_shrink_from_the_edges(nodes: Nodes) -> None:
+    white = mask(255)
+    assert nodes.image("GrowMask", mask=white, expand=-2, tapered_corners=True) == white[0]
+
+
+def test_feathering_fades_the_sides_that_it_is_told(nodes: Nodes) -> None:
+    image = nodes.image("FeatherMask", mask=mask(255, (6, 2)), left=3, top=0, right=2, bottom=0)
+
+    assert levels(image) == [[85, 170, 255, 255, 255, 127]] * 2
+
+
+@pytest.mark.parametrize(
+    ("operation", "expected"),
+    [
+        ("multiply", [80, 80, 80]),
+        ("add", [80, 255, 255]),
+        ("subtract", [80, 0, 0]),
+        ("and", [80, 0, 0]),
+        ("or", [80, 255, 255]),
+        ("xor", [80, 255, 255]),
+    ],
+)
+def test_masks_are_combined_where_they_overlap(
+    nodes: Nodes, operation: str, expected: list[int]
+) -> None:
+    image = nodes.image(
+        "MaskComposite",
+        destination=mask(80, (3, 1)),
+        source=mask(255, (9, 9)),
+        x=1,
+        y=0,
+        operation=operation,
+    )
+
+    assert levels(image) == [expected]
+
+
+def test_a_mask_beside_another_changes_nothing(nodes: Nodes) -> None:
+    image = nodes.image(
+        "MaskComposite", destination=mask(80), source=mask(255), x=50, y=0, operation="add"
+    )
+
+    assert image == mask(80)[0]
+
+
+@pytest.mark.parametrize("dither", ["none", "bayer-2"])
+def test_a_quantized_picture_has_few_colours(nodes: Nodes, dither: str) -> None:
+    gradient = Image.linear_gradient("L").convert("RGB")
+    image = nodes.image("ImageQuantize", image=(gradient,), colors=4, dither=dither)
+
+    assert 1 < len(image.getcolors() or []) <= 4
+
+
+def test_sharpening_makes_an_edge_stronger(nodes: Nodes) -> None:
+    grey = Image.new("RGB", (8, 4), (100, 100, 100))
+    grey.paste((150, 150, 150), (4, 0, 8, 4))
+    image = nodes.image("ImageSharpen", image=(grey,), sharpen_radius=2, sigma=2.0, alpha=1.0)
+    darkest, lightest = image.convert("L").getextrema()
+
+    assert (darkest < 100, lightest > 150) == (True, True)
+
+
+def test_noise_is_the_same_for_the_same_seed(nodes: Nodes) -> None:
+    first, again, other = (
+        nodes.image("ImageAddNoise", image=picture(), seed=seed, strength=0.5) for seed in (1, 1, 2)
+    )
+
+    assert first == again != other
+    assert nodes.image("ImageAddNoise", image=picture(), seed=1, strength=0.0) == picture()[0]
+
+
+def test_a_padded_picture_has_a_border_and_a_mask_of_it(nodes: Nodes) -> None:
+    images, masks = nodes.values(
+        "ImagePadForOutpaint",
+        image=picture(RED, (4, 4)),
+        left=2,
+        top=0,
+        right=0,
+        bottom=0,
+        feathering=2,
+    )
+
+    assert [images[0].getpixel((x, 0)) for x in (0, 2)] == [(127, 127, 127), RED]
+    assert levels(masks[0])[0] == [255, 255, 255, 64, 0, 0]
+
+
+def test_an_animated_png_has_its_frames_and_metadata(nodes: Nodes) -> None:
+    path = nodes.saved(
+        "SaveAnimatedPNG",
+        "images",
+        images=picture(RED) + picture(BLUE),
+        filename_prefix="film",
+        fps=5.0,
+        compress_level=4,
+    )
+
+    with Image.open(path) as image:
+        assert isinstance(image, PngImageFile)
+        assert (path.suffix, image.n_frames, image.info["duration"]) == (".png", 2, 200.0)
+        assert json.loads(image.text["prompt"]) == PROMPT
+
+
+@pytest.mark.parametrize(("codec", "expected"), [("vp9", "vp9"), ("av1", "av1")])
+def test_a_webm_is_a_film(nodes: Nodes, codec: str, expected: str) -> None:
+    path = nodes.saved(
+        "SaveWEBM",
+        "images",
+        images=picture(RED, (64, 64)) * 4,
+        filename_prefix="film",
+        codec=codec,
+        fps=8.0,
+        crf=32.0,
+    )
+
+    with av.open(path) as container:
+        stream = container.streams.video[0]
+        assert (path.suffix, stream.codec_context.codec.canonical_name) == (".webm", expected)
+        assert len(list(container.decode(stream))) == 4
+
+
+def test_an_opus_file_has_the_sound_at_its_own_rate(nodes: Nodes) -> None:
+    path = nodes.saved(
+        "SaveAudioOpus",
+        "audio",
+        audio=silence(1.0, 44100, 2),
+        filename_prefix="a",
+        quality="64k",
+    )
+    clip = read_audio(path)
+
+    assert (path.suffix, clip.sample_rate, clip.channels) == (".opus", 48000, 2)
+    assert clip.seconds == pytest.approx(1.0, abs=0.05)
+
+
+def test_channels_are_split_and_joined_again(nodes: Nodes) -> None:
+    stereo = tone([1, 2, 3, 4], channels=2)
+    left, right = nodes.values("SplitAudioChannels", audio=stereo)
+    (joined,) = nodes.values("JoinAudioChannels", audio_left=left, audio_right=right)
+
+    assert (list(left.values()), list(right.values())) == ([1, 3], [2, 4])
+    assert joined == stereo
+    with pytest.raises(ValueError, match="stereo"):
+        nodes.values("SplitAudioChannels", audio=left)
+
+
+def test_a_style_and_a_masked_latent_are_made_of_what_was_given(nodes: Nodes) -> None:
+    (vision,) = nodes.values("CLIPVisionLoader", clip_name="a")
+    (style,) = nodes.values("StyleModelLoader", style_model_name="b")
+    (text,) = nodes.values("CLIPTextEncode", text="a kite", clip=combine("clip"))
+    (model,) = nodes.values(
+        "LoraLoaderModelOnly", model=combine("m"), lora_name="l", strength_model=1.0
+    )
+
+    def styled(color: tuple[int, ...]) -> Ingredient:
+        (seen,) = nodes.values(
+            "CLIPVisionEncode", clip_vision=vision, image=picture(color), crop="none"
+        )
+        (result,) = nodes.values(
+            "StyleModelApply",
+            conditioning=text,
+            style_model=style,
+            clip_vision_output=seen,
+            strength=1.0,
+            strength_type="multiply",
+        )
+        assert isinstance(result, Ingredient)
+        return result
+
+    assert styled(RED) == styled(RED) != styled(BLUE)
+    assert styled(RED).caption == "a kite"
+    assert nodes.values("ConditioningZeroOut", conditioning=text)[0].caption == ""
+    assert model != combine("m")
+    (latent,) = nodes.values("SetLatentNoiseMask", samples=Latent(picture()), mask=mask(255))
+    assert latent == Latent(picture(), mask(255))
+    (encoded,) = nodes.values("CLIPLoader", clip_name="c", type="sd3", device="cpu")
+    assert isinstance(encoded, Ingredient)

@@ -291,9 +291,10 @@ def test_no_previews_are_sent_unless_they_are_wanted(slow_client: SimulatorClien
         assert previews(events, slow_client.submit(picture_graph(), client_id="me")) == []
 
 
-def test_an_operator_finds_no_models_and_one_user(client: SimulatorClient) -> None:
+def test_an_operator_finds_the_usual_models_and_one_user(client: SimulatorClient) -> None:
     assert "checkpoints" in client.get("/models").json()
-    assert client.get("/api/models/loras").json() == []
+    assert "ae.safetensors" in client.get("/api/models/vae").json()
+    assert client.get("/api/models/gligen").json() == []
     assert client.get("/models/nonsense").status_code == 404
     assert client.get("/embeddings").json() == []
     assert client.get("/extensions").json() == []

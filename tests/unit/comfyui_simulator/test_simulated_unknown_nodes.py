@@ -9,7 +9,12 @@ from PIL import Image
 
 from local.comfyui.audio_clips import silence, write_mp3
 from local.comfyui.simulator import running_simulator
-from tests.unit.comfyui_simulator.simulator_client import Graph, SimulatorClient, node
+from tests.unit.comfyui_simulator.simulator_client import (
+    Graph,
+    SimulatorClient,
+    node,
+    text_to_image_graph,
+)
 
 
 @pytest.fixture
@@ -31,43 +36,45 @@ def outputs(client: SimulatorClient, graph: Graph) -> dict[str, Any]:
     return shown
 
 
-TEXT_TO_IMAGE: Graph = {
-    "3": node(
-        "KSampler",
-        seed=1,
-        steps=20,
-        cfg=8.0,
-        sampler_name="euler",
-        scheduler="normal",
-        denoise=1,
-        model=["4", 0],
-        positive=["6", 0],
-        negative=["7", 0],
-        latent_image=["5", 0],
-    ),
-    "4": node("CheckpointLoaderSimple", ckpt_name="flux.safetensors"),
-    "5": node("EmptyLatentImage", width=96, height=64, batch_size=1),
-    "6": node("CLIPTextEncode", text="a cat", clip=["4", 1]),
-    "7": node("CLIPTextEncode", text="blur", clip=["4", 1]),
-    "8": node("VAEDecode", samples=["3", 0], vae=["4", 2]),
-    "9": node("SaveImage", filename_prefix="cat", images=["8", 0]),
-}
+# A custom checkpoint loader and sampler between stock nodes.
+CUSTOM: Graph = text_to_image_graph()
+CUSTOM["4"]["class_type"] = "EfficientLoader"
+CUSTOM["3"]["class_type"] = "FancySampler"
 
 
-def test_a_graph_of_custom_nodes_gives_a_picture_through_a_stock_node(
-    lenient: SimulatorClient,
-) -> None:
-    (item,) = outputs(lenient, TEXT_TO_IMAGE)["9"]["images"]
+def test_a_graph_of_custom_and_stock_nodes_gives_a_picture(lenient: SimulatorClient) -> None:
+    (item,) = outputs(lenient, CUSTOM)["9"]["images"]
 
-    assert item["filename"] == "cat_00001_.png"
+    assert item["filename"] == "kite_00001_.png"
     assert Image.open(io.BytesIO(lenient.download(item))).size == (96, 64)
 
 
+@pytest.mark.parametrize("class_type", ["KSampler", "CheckpointLoaderSimple"])
+def test_a_stock_node_samples_with_what_custom_nodes_give(
+    lenient: SimulatorClient, class_type: str
+) -> None:
+    graph = text_to_image_graph()
+    for item in graph.values():
+        if item["class_type"] not in (class_type, "EmptyLatentImage", "SaveImage"):
+            item["class_type"] = f"My{item['class_type']}"
+    (item,) = outputs(lenient, graph)["9"]["images"]
+
+    assert Image.open(io.BytesIO(lenient.download(item))).size == (96, 64)
+
+
+def test_a_model_that_is_not_there_is_rehearsed_too(lenient: SimulatorClient) -> None:
+    graph = text_to_image_graph()
+    graph["4"]["inputs"]["ckpt_name"] = "FLUX1\\mine.safetensors"
+
+    assert outputs(lenient, graph)
+
+
 def test_without_the_option_the_first_custom_node_is_refused(client: SimulatorClient) -> None:
-    answer = client.post("/prompt", {"prompt": TEXT_TO_IMAGE})
+    answer = client.post("/prompt", {"prompt": CUSTOM})
 
     assert answer.status_code == 400
     assert answer.json()["error"]["type"] == "missing_node_type"
+    assert answer.json()["error"]["extra_info"]["class_type"] == "FancySampler"
 
 
 def test_a_picture_that_a_custom_node_is_given_comes_out_of_it(lenient: SimulatorClient) -> None:
@@ -166,7 +173,7 @@ def test_nodes_that_hand_on_are_no_outputs(lenient: SimulatorClient) -> None:
 
 
 def test_stock_nodes_are_checked_as_ever_among_custom_ones(lenient: SimulatorClient) -> None:
-    graph = TEXT_TO_IMAGE | {"9": node("SaveImage", filename_prefix="cat")}
+    graph = CUSTOM | {"9": node("SaveImage", filename_prefix="cat")}
     answer = lenient.post("/prompt", {"prompt": graph})
 
     assert answer.status_code == 400

@@ -4,19 +4,35 @@ from typing import Any
 import pytest
 
 from local.comfyui.media_folders import MediaFolders
+from local.comfyui.model_files import ModelError, add_models
 from local.comfyui.node_catalog import CustomNode, NodeCatalog
 from local.comfyui.node_definitions import NODE_DEFINITIONS
 from local.comfyui.node_run import NodeResult
-from local.comfyui.node_types import Input, NodeDefinition, NodeForm
+from local.comfyui.node_types import Input, MediaKind, NodeDefinition, NodeForm
 from local.comfyui.nodes import NODE_IMPLEMENTATIONS
 from local.comfyui.validation import PromptValidator, ValidatedPrompt
-from tests.unit.comfyui_simulator.simulator_client import Graph, node, picture_graph
+from tests.unit.comfyui_simulator.simulator_client import (
+    Graph,
+    node,
+    picture_graph,
+    text_to_image_graph,
+)
 
 
-def validate(graph: Graph, targets: list[str] | None = None) -> ValidatedPrompt:
-    catalog = NodeCatalog(MediaFolders(Path("nowhere")))
-    validator = PromptValidator(catalog, lambda _kind: [], lambda name: name == "here.png")
-    return validator.validate(graph, targets)
+class OneFile(MediaFolders):
+    """An input folder that seems to hold here.png."""
+
+    def has_input(self, annotated_name: object) -> bool:
+        return annotated_name == "here.png"
+
+    def list_inputs(self, kind: MediaKind) -> list[str]:
+        return []
+
+
+def validate(graph: Graph, targets: list[str] | None = None, **catalog: Any) -> ValidatedPrompt:
+    return PromptValidator(NodeCatalog(OneFile(Path("nowhere")), **catalog)).validate(
+        graph, targets
+    )
 
 
 def error_types(result: ValidatedPrompt) -> dict[str, list[str]]:
@@ -145,11 +161,63 @@ def test_a_long_list_of_values_is_left_out_of_the_error() -> None:
         "TakeOne", NodeForm.CLASSIC, "m", "c", inputs=(Input("name", names),), is_output=True
     )
     custom = CustomNode(taker, lambda _run, **_inputs: NodeResult())
-    catalog = NodeCatalog(MediaFolders(Path("nowhere")), [custom])
-    validator = PromptValidator(catalog, lambda _kind: [], lambda _name: False)
-    result = validator.validate({"1": node("TakeOne", name="absent.safetensors")})
+    result = validate({"1": node("TakeOne", name="absent.safetensors")}, custom_nodes=[custom])
 
     (error,) = result.node_errors["1"]["errors"]
     assert error["type"] == "value_not_in_list"
     assert error["details"] == "name: 'absent.safetensors' not in (list of length 21)"
     assert error["extra_info"]["input_config"] is None
+
+
+@pytest.mark.parametrize("name", ["absent.safetensors", 7, None])
+def test_a_model_that_the_server_lacks_is_not_in_the_list(name: Any) -> None:
+    graph = text_to_image_graph()
+    graph["4"]["inputs"]["ckpt_name"] = name
+    (error,) = validate(graph, models={"checkpoints": ("mine.safetensors",)}).node_errors["4"][
+        "errors"
+    ]
+
+    assert error == {
+        "type": "value_not_in_list",
+        "message": "Value not in list",
+        "details": f"ckpt_name: '{name}' not in ['mine.safetensors']",
+        "extra_info": {
+            "input_name": "ckpt_name",
+            "input_config": [["mine.safetensors"], {}],
+            "received_value": name,
+        },
+    }
+
+
+def test_the_usual_models_are_there() -> None:
+    assert validate(text_to_image_graph()) == ValidatedPrompt(["9"])
+
+
+@pytest.mark.parametrize(
+    ("node_id", "name", "value", "error_type"),
+    [
+        ("3", "sampler_name", "best", "value_not_in_list"),
+        ("3", "denoise", 1.01, "value_bigger_than_max"),
+        ("3", "seed", -1, "value_smaller_than_min"),
+        ("3", "model", ["4", 1], "return_type_mismatch"),
+        ("5", "width", 8, "value_smaller_than_min"),
+        ("6", "text", None, None),
+    ],
+)
+def test_a_stock_sampling_graph_is_checked(
+    node_id: str, name: str, value: Any, error_type: str | None
+) -> None:
+    graph = text_to_image_graph()
+    graph[node_id]["inputs"][name] = value
+
+    assert error_types(validate(graph)) == ({} if error_type is None else {node_id: [error_type]})
+
+
+def test_further_models_are_named_by_folder_and_file() -> None:
+    models = add_models(["checkpoints/mine.safetensors", "loras/faces/a.safetensors"])
+
+    assert {"mine.safetensors", "v1-5-pruned-emaonly.safetensors"} <= {*models["checkpoints"]}
+    assert "faces/a.safetensors" in models["loras"]
+    for wrong in ("mine.safetensors", "checkpoint/mine.safetensors", "vae/"):
+        with pytest.raises(ModelError, match="FOLDER/FILE"):
+            add_models([wrong])
