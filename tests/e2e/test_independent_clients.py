@@ -10,13 +10,13 @@ import subprocess
 import sys
 from collections.abc import Iterator
 from pathlib import Path
-from typing import Any
 
 import pytest
 from PIL import Image
 
 from local.comfyui.profiles import PROFILES
 from local.comfyui.simulator import RunningSimulator, running_simulator
+from tests.unit.comfyui_simulator.simulator_client import text_to_image_graph
 
 pytestmark = [
     pytest.mark.skipif(
@@ -29,41 +29,6 @@ pytestmark = [
 PYTHON_CLIENTS = ("comfy-cli==1.23.0", "comfy-api-simplified==1.6.0")
 NODE_CLIENTS = ("comfy-ui-client@0.1.2",)
 
-
-def node(class_type: str, **inputs: Any) -> dict[str, Any]:
-    """A node as ComfyUI exports it: some clients find it by its title."""
-    return {"class_type": class_type, "inputs": inputs, "_meta": {"title": class_type}}
-
-
-# What everybody runs first; the simulator has neither model nor sampler.
-GRAPH = {
-    "3": node(
-        "KSampler",
-        seed=7,
-        steps=20,
-        cfg=8,
-        sampler_name="euler",
-        scheduler="normal",
-        denoise=1,
-        model=["4", 0],
-        positive=["6", 0],
-        negative=["7", 0],
-        latent_image=["5", 0],
-    ),
-    "4": node("CheckpointLoaderSimple", ckpt_name="v1-5.safetensors"),
-    "5": node("EmptyLatentImage", width=96, height=64, batch_size=1),
-    "6": node("CLIPTextEncode", text="a red kite", clip=["4", 1]),
-    "7": node("CLIPTextEncode", text="blur", clip=["4", 1]),
-    "8": node("VAEDecode", samples=["3", 0], vae=["4", 2]),
-    "9": node("SaveImage", filename_prefix="kite", images=["8", 0]),
-}
-
-# comfy-cli sends nothing that /object_info does not list.
-STOCK_GRAPH = {
-    "1": node("EmptyImage", width=96, height=64, batch_size=1, color=255),
-    "2": node("ImageInvert", image=["1", 0]),
-    "3": node("SaveImage", filename_prefix="kite", images=["2", 0]),
-}
 
 API_SIMPLIFIED = """
 import sys
@@ -99,8 +64,7 @@ def clients(tmp_path_factory: pytest.TempPathFactory) -> Path:
     run(uv, "venv", "--quiet", "--python", sys.executable, folder / "py", cwd=folder)
     run(uv, "pip", "install", "--quiet", "--python", python, *PYTHON_CLIENTS, cwd=folder)
     run("npm", "install", "--silent", *NODE_CLIENTS, cwd=folder)
-    (folder / "graph.json").write_text(json.dumps(GRAPH))
-    (folder / "stock_graph.json").write_text(json.dumps(STOCK_GRAPH))
+    (folder / "graph.json").write_text(json.dumps(text_to_image_graph()))
     (folder / "api_simplified.py").write_text(API_SIMPLIFIED)
     (folder / "ui_client.mjs").write_text(UI_CLIENT)
     return folder
@@ -109,7 +73,7 @@ def clients(tmp_path_factory: pytest.TempPathFactory) -> Path:
 @pytest.fixture(params=PROFILES)
 def server(request: pytest.FixtureRequest, tmp_path: Path) -> Iterator[RunningSimulator]:
     with running_simulator(
-        tmp_path / "server", prompt_seconds=0.5, profile=request.param, allow_unknown_nodes=True
+        tmp_path / "server", prompt_seconds=0.5, profile=request.param
     ) as server:
         yield server
 
@@ -144,7 +108,7 @@ def test_comfy_cli_runs_a_workflow_and_downloads_its_picture(
         return run(*command, cwd=clients, HOME=str(tmp_path))
 
     place = ("--host", server.address, "--port", server.port)
-    answer = comfy("run", "--workflow", "stock_graph.json", *place, "--wait", "--no-watch")
+    answer = comfy("run", "--workflow", "graph.json", *place, "--wait", "--no-watch")
     result = json.loads(answer)["data"]
     assert result["status"] == "completed"
 
