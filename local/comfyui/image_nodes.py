@@ -207,8 +207,10 @@ def composite_images(
     return _images(tuple(results))
 
 
-def get_image_size(_run: NodeRun, *, image: Batch) -> NodeResult:
-    """GetImageSize: width, height and number of pictures."""
+def get_image_size(run: NodeRun, *, image: Batch) -> NodeResult:
+    """GetImageSize: width, height and number of pictures, which it also tells."""
+    width, height = image[0].size
+    run.tell_text(f"width: {width}, height: {height}\n batch size: {len(image)}")
     return NodeResult((*image[0].size, len(image)))
 
 

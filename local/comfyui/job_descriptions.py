@@ -5,8 +5,10 @@ from typing import Any
 
 from local.comfyui.prompt_queue import QueuedPrompt
 
-# Lists under these names can be shown to a person.
+# Lists under these names can be shown to a person, and so can files that say so by their format.
 _PREVIEWABLE_KINDS = ("images", "video", "audio", "3d", "text")
+_PREVIEWABLE_FORMATS = ("video/", "audio/")
+_SHAPE_EXTENSIONS = (".obj", ".fbx", ".gltf", ".glb", ".usdz")
 _LONGEST_TEXT_PREVIEW = 1024
 
 _Output = tuple[str, str, Any]
@@ -59,7 +61,10 @@ class JobDescriber:
 
 
 class ExtendedJobDescriber(JobDescriber):
-    """The jobs as ComfyUI 0.38 describes them: texts are no outputs, but can be the preview."""
+    """The jobs as ComfyUI 0.38 describes them.
+
+    Texts are no outputs, but can be the preview, and the name of a 3D file is that file.
+    """
 
     def describe_waiting(self, item: QueuedPrompt, status: str) -> dict[str, Any]:
         """Describe a prompt of the queue."""
@@ -69,6 +74,14 @@ class ExtendedJobDescriber(JobDescriber):
         """Describe a prompt of the queue with its graph."""
         workflow = {"prompt": item.prompt, "extra_data": item.extra_data}
         return self.describe_waiting(item, status) | {"workflow": workflow}
+
+    def describe_ended(self, entry: Mapping[str, Any]) -> dict[str, Any]:
+        """Describe a prompt of the history."""
+        return super().describe_ended({**entry, "outputs": _name_shapes(entry["outputs"])})
+
+    def describe_ended_in_full(self, entry: Mapping[str, Any]) -> dict[str, Any]:
+        """Describe a prompt of the history with its outputs, files alike, and its graph."""
+        return super().describe_ended_in_full(entry) | {"outputs": _name_shapes(entry["outputs"])}
 
     def _summarize(self, outputs: list[_Output]) -> dict[str, Any]:
         files = [output for output in outputs if isinstance(output[2], dict)]
@@ -113,15 +126,37 @@ def _list_previewable(outputs: list[_Output]) -> list[_Output]:
     return [
         output
         for output in outputs
-        if isinstance(output[2], dict) and output[1] in _PREVIEWABLE_KINDS
+        if isinstance(output[2], dict) and _is_previewable(output[1], output[2])
     ]
+
+
+def _is_previewable(kind: str, item: Mapping[str, Any]) -> bool:
+    return (
+        kind in _PREVIEWABLE_KINDS
+        or str(item.get("format", "")).startswith(_PREVIEWABLE_FORMATS)
+        or str(item.get("filename", "")).lower().endswith(_SHAPE_EXTENSIONS)
+    )
+
+
+def _name_shapes(outputs: Mapping[str, Any]) -> dict[str, Any]:
+    """Return outputs with a file in place of each text that is the name of a 3D file."""
+    return {
+        node_id: {kind: [_name_shape(item) for item in items] for kind, items in shown.items()}
+        for node_id, shown in outputs.items()
+    }
+
+
+def _name_shape(item: Any) -> Any:
+    if isinstance(item, str) and item.lower().endswith(_SHAPE_EXTENSIONS):
+        return {"filename": item, "type": "output", "subfolder": "", "mediaType": "3d"}
+    return item
 
 
 def _preview(shown: list[_Output]) -> dict[str, Any]:
     """Return the first file that is kept, or else the first that is temporary."""
     saved = [output for output in shown if output[2].get("type") == "output"]
     node_id, kind, item = (saved or shown)[0]
-    return {**item, "nodeId": node_id, "mediaType": kind}
+    return {"mediaType": kind, **item, "nodeId": node_id}
 
 
 def _text_preview(output: _Output) -> dict[str, Any]:

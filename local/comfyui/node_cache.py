@@ -53,7 +53,7 @@ def sign_nodes(
     def sign(node_id: str) -> str:
         if node_id not in signatures:
             node = prompt[node_id]
-            definition = catalog.define(node)
+            definition = catalog.define_in_full(node)
             parts: list[Any] = [node["class_type"], node_id if definition.is_tied_to_its_id else ""]
             for item in definition.inputs:
                 value = node["inputs"].get(item.name)

@@ -10,6 +10,7 @@ from local.comfyui.node_definitions import NODE_DEFINITIONS
 from local.comfyui.node_run import NodeImplementation
 from local.comfyui.node_types import MediaKind, ModelKind, NodeDefinition
 from local.comfyui.nodes import NODE_IMPLEMENTATIONS
+from local.comfyui.row_groups import expand_rows
 from local.comfyui.unknown_nodes import define_unknown_node, implement_unknown_node
 
 
@@ -82,6 +83,13 @@ class NodeCatalog:
         if definition is None:
             raise KeyError(node.get("class_type"))
         return definition
+
+    def define_in_full(self, node: Mapping[str, Any]) -> NodeDefinition:
+        """Return what a node of a prompt is, with the inputs that the prompt itself repeats.
+
+        Raises KeyError as `define` does, and DynamicInputError.
+        """
+        return expand_rows(self.define(node), node["inputs"])
 
     def implement(self, node: Mapping[str, Any]) -> NodeImplementation:
         """Return what a node of a prompt does. Raises KeyError where its class does not exist."""

@@ -51,6 +51,7 @@ class NodeRun:
     extra_png_info: Mapping[str, Any] = field(default_factory=dict)
     check_interrupt: Callable[[], None] = lambda: None
     report_progress: ReportProgress = _report_nothing
+    tell_text: Callable[[str], None] = lambda _text: None
 
     def metadata(self) -> dict[str, Any]:
         """Return what saved files carry: the prompt itself and the request's own values."""

@@ -7,6 +7,7 @@ from typing import Any
 
 COMBO = "COMBO"
 ANY_TYPE = "*"
+_ROW_GROUP = "COMFY_DYNAMICGROUP_V3"
 
 # Tells which files of a kind the server has.
 ListFiles = Callable[["MediaKind | ModelKind"], list[str]]
@@ -36,15 +37,25 @@ class ModelKind:
 
 
 @dataclass(frozen=True)
+class RowGroup:
+    """Inputs that a prompt repeats, as `loras.0.strength`: so many rows at least and at most."""
+
+    name: str
+    template: tuple["Input", ...]
+    fewest: int
+    most: int
+
+
+@dataclass(frozen=True)
 class Input:
     """One input of a node class: a type, or a list of allowed values, with its options.
 
-    `kind` is a ComfyUI type name, a tuple of allowed values, or the kind of files whose names are
-    the allowed values. `options` is None where ComfyUI sends no options at all.
+    `kind` is a ComfyUI type name, a tuple of allowed values, the kind of files whose names are the
+    allowed values, or a group of inputs. `options` is None where ComfyUI sends no options at all.
     """
 
     name: str
-    kind: str | tuple[str, ...] | MediaKind | ModelKind
+    kind: str | tuple[str, ...] | MediaKind | ModelKind | RowGroup
     options: Mapping[str, Any] | None = None
     required: bool = True
 
@@ -85,6 +96,8 @@ class NodeDefinition:
 
 def input_type(definition: NodeDefinition, item: Input, list_files: ListFiles) -> Any:
     """Return the first half of ComfyUI's input pair: a type, or the list of a classic combo."""
+    if isinstance(item.kind, RowGroup):
+        return _ROW_GROUP
     if definition.form is NodeForm.CLASSIC:
         return allowed_values(item, list_files) if is_combo(item) else item.kind
     return COMBO if is_combo(item) else item.kind
@@ -95,6 +108,16 @@ def input_options(definition: NodeDefinition, item: Input, list_files: ListFiles
     options = dict(item.limits)
     if definition.form is NodeForm.SCHEMA and is_combo(item):
         options |= {"multiselect": False, "options": allowed_values(item, list_files)}
+    if isinstance(item.kind, RowGroup):
+        rows = {
+            row.name: _describe_input(definition, row, list_files) for row in item.kind.template
+        }
+        options |= {
+            "template": {"required": rows},
+            "min": item.kind.fewest,
+            "max": item.kind.most,
+            "group_name": item.kind.name,
+        }
     return options
 
 
@@ -107,7 +130,7 @@ def allowed_values(item: Input, list_files: ListFiles) -> list[str]:
     """Return the values that a combo input takes now."""
     if isinstance(item.kind, MediaKind | ModelKind):
         return list_files(item.kind)
-    return list(item.kind)
+    return list(item.kind) if isinstance(item.kind, tuple) else []
 
 
 def describe_node(definition: NodeDefinition, list_files: ListFiles) -> dict[str, Any]:

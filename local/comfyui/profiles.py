@@ -6,6 +6,8 @@ from types import MappingProxyType
 from typing import Any
 
 from local.comfyui.job_descriptions import ExtendedJobDescriber, JobDescriber
+from local.comfyui.newer_nodes import NEWER_NODES
+from local.comfyui.node_catalog import CustomNode
 from local.comfyui.prompt_ids import read_any_prompt_id, read_canonical_prompt_id
 
 
@@ -14,13 +16,15 @@ class Profile:
     """One version: its answers where versions differ, and what it can do.
 
     `read_prompt_id` takes the body of POST /prompt and raises InvalidPromptIdError. `features` is
-    what /features tells, but for the upload limit, which is the server's.
+    what /features tells, but for the upload limit, which is the server's. `nodes` are the stock
+    nodes that older versions do not have.
     """
 
     name: str
     comfyui_version: str
     read_prompt_id: Callable[[Mapping[str, Any]], str]
     features: Mapping[str, Any]
+    nodes: tuple[CustomNode, ...] = ()
     jobs: JobDescriber = field(default_factory=JobDescriber)
     lists_cached_outputs_without_client: bool = False
     names_cycles: bool = False
@@ -42,6 +46,7 @@ PROFILE_0_38 = Profile(
     comfyui_version="0.38.0",
     read_prompt_id=read_canonical_prompt_id,
     features=_FEATURES | {"node_replacements": True, "assets": False},
+    nodes=NEWER_NODES,
     jobs=ExtendedJobDescriber(),
     lists_cached_outputs_without_client=True,
     names_cycles=True,

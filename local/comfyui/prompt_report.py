@@ -20,6 +20,9 @@ class EventSender(Protocol):
     ) -> None:
         """Send a picture of work in progress, to one client or to all."""
 
+    def send_node_text(self, node_id: str, text: str, client_id: str | None = None) -> None:
+        """Send what a node says of its work, to one client or to all."""
+
 
 class PromptReport:
     """The messages and events of one prompt.
@@ -62,6 +65,10 @@ class PromptReport:
             metadata = _name_node(node_id) | {"prompt_id": self._prompt_id}
             self._events.send_preview(preview, metadata, self._client_id)
         self._send("progress", {"value": value, "max": highest, "node": node_id})
+
+    def tell_text(self, node_id: str, text: str) -> None:
+        """Tell what a node says of its work."""
+        self._events.send_node_text(node_id, text, self._client_id)
 
     def show_output(self, node_id: str, shown: Mapping[str, list[Any]] | None) -> None:
         """Tell what an output node shows; a cached one may show nothing."""

@@ -195,6 +195,7 @@ class PromptRun:
             extra_png_info=self._item.extra_data.get("extra_pnginfo") or {},
             check_interrupt=self._check_interrupt,
             report_progress=partial(self._step, node_id),
+            tell_text=partial(self._report.tell_text, node_id),
         )
 
     def _inputs(self, node_id: str) -> dict[str, Any]:
@@ -202,7 +203,7 @@ class PromptRun:
         given = node["inputs"]
         return {
             item.name: self._resolve(given[item.name], item.kind)
-            for item in self._workshop.catalog.define(node).inputs
+            for item in self._workshop.catalog.define_in_full(node).inputs
             if item.name in given
         }
 
@@ -215,7 +216,7 @@ class PromptRun:
 
     def _linked_nodes(self, node_id: str) -> list[str]:
         node = self._item.prompt[node_id]
-        return linked_nodes(node, self._workshop.catalog.define(node))
+        return linked_nodes(node, self._workshop.catalog.define_in_full(node))
 
     def _is_cached(self, node_id: str) -> bool:
         signature = self._signatures.get(node_id)

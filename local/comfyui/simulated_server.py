@@ -67,7 +67,7 @@ class ComfyUiSimulator:
         )
         catalog = NodeCatalog(
             self._folders,
-            self._settings.custom_nodes,
+            (*self._settings.profile.nodes, *self._settings.custom_nodes),
             models=self._settings.models,
             allow_unknown=self._settings.allow_unknown_nodes,
         )

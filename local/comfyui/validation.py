@@ -15,6 +15,7 @@ from local.comfyui.node_types import (
     input_options,
     input_type,
 )
+from local.comfyui.row_groups import DynamicInputError
 
 # ComfyUI leaves the list of allowed values out of an error when it is longer than this.
 LONGEST_SHOWN_LIST = 20
@@ -41,13 +42,10 @@ class ValidatedPrompt:
 
 @dataclass(frozen=True)
 class _NodeResult:
-    """What was found at a node; without errors of its own, a node before it can be invalid."""
+    """What was found at a node; without errors of its own, one before it can be invalid."""
 
     is_valid: bool
     errors: list[dict[str, Any]]
-
-
-_UNDER_WAY = _NodeResult(False, [])
 
 
 class PromptValidator:
@@ -128,37 +126,56 @@ class PromptValidator:
         )
 
     def _validate_node(
-        self, prompt: dict[str, Any], node_id: str, results: dict[str, _NodeResult]
+        self,
+        prompt: dict[str, Any],
+        node_id: str,
+        results: dict[str, _NodeResult],
+        path: tuple[str, ...] = (),
     ) -> _NodeResult:
+        """Validate a node after those before it; `path` are the nodes after it that wait for it."""
         if node_id in results:
             return results[node_id]
-        # Stands until the node is done: what comes back here in a cycle finds it invalid.
-        results[node_id] = _UNDER_WAY
-        inputs = prompt[node_id]["inputs"]
-        definition = self._catalog.define(prompt[node_id])
+        if node_id in path:
+            if self._names_cycles:
+                results.update(_name_cycle(prompt, path[path.index(node_id) :]))
+            return _NodeResult(False, [])
+        try:
+            definition = self._catalog.define_in_full(prompt[node_id])
+        except DynamicInputError as error:
+            found = _NodeResult(False, [_invalid_dynamic_input(error)])
+        else:
+            found = self._check_inputs(prompt, definition, results, (*path, node_id))
+        # A cycle that goes through this node may have been found meanwhile.
+        errors = [*(results[node_id].errors if node_id in results else []), *found.errors]
+        results[node_id] = _NodeResult(found.is_valid and not errors, errors)
+        return results[node_id]
+
+    def _check_inputs(
+        self,
+        prompt: dict[str, Any],
+        definition: NodeDefinition,
+        results: dict[str, _NodeResult],
+        path: tuple[str, ...],
+    ) -> _NodeResult:
+        """Check what the last node of the path is given."""
+        inputs = prompt[path[-1]]["inputs"]
         errors: list[dict[str, Any]] = []
         ancestors_are_valid = True
         for item in definition.inputs:
+            error: dict[str, Any] | None = None
             if item.name not in inputs:
-                if item.required:
-                    errors.append(_required_input_missing(item))
+                error = _required_input_missing(item) if item.required else None
             elif isinstance(inputs[item.name], list):
-                link = inputs[item.name]
-                error = self._check_link(prompt, definition, item, link)
-                if error is not None:
-                    errors.append(error)
-                elif self._names_cycles and results.get(link[0]) is _UNDER_WAY:
-                    errors.append(_dependency_cycle(item, _find_cycle(results, link[0])))
-                else:
+                error = self._check_link(prompt, definition, item, inputs[item.name])
+                if error is None:
                     ancestors_are_valid &= self._validate_ancestor(
-                        prompt, definition, item, link, results
+                        prompt, definition, item, results, path
                     )
             else:
                 error = self._check_value(definition, item, inputs)
-                if error is not None:
-                    errors.append(error)
-        results[node_id] = _NodeResult(ancestors_are_valid and not errors, errors)
-        return results[node_id]
+            if error is not None:
+                errors.append(error)
+        return _NodeResult(ancestors_are_valid, errors)
 
     def _check_link(
         self, prompt: dict[str, Any], definition: NodeDefinition, item: Input, link: list[Any]
@@ -182,11 +199,12 @@ class PromptValidator:
         prompt: dict[str, Any],
         definition: NodeDefinition,
         item: Input,
-        link: list[Any],
         results: dict[str, _NodeResult],
+        path: tuple[str, ...],
     ) -> bool:
+        link = prompt[path[-1]]["inputs"][item.name]
         try:
-            return self._validate_node(prompt, link[0], results).is_valid
+            return self._validate_node(prompt, link[0], results, path).is_valid
         except _MALFORMED as error:
             extra = self._extra_info(
                 definition,
@@ -279,10 +297,24 @@ class PromptValidator:
         return {"input_name": item.name, "input_config": config} | received
 
 
-def _find_cycle(results: Mapping[str, _NodeResult], node_id: str) -> list[str]:
-    """Return the nodes on the way from `node_id` back to it."""
-    under_way = [key for key, result in results.items() if result is _UNDER_WAY]
-    return [*under_way[under_way.index(node_id) :], node_id]
+def _name_cycle(prompt: Mapping[str, Any], cycle: tuple[str, ...]) -> dict[str, _NodeResult]:
+    """Return what is wrong with each node of a cycle; each takes values from the next."""
+    steps = [f"{node_id} ({prompt[node_id]['class_type']})" for node_id in (*cycle, cycle[0])]
+    message = "Dependency cycle detected"
+    return {
+        node_id: _NodeResult(
+            False,
+            [
+                _error(
+                    "dependency_cycle",
+                    message,
+                    " -> ".join(steps),
+                    {"node_id": node_id, "cycle_nodes": list(cycle)},
+                )
+            ],
+        )
+        for node_id in cycle
+    }
 
 
 def _error(
@@ -305,14 +337,15 @@ def invalid_prompt_id_error() -> dict[str, Any]:
     return _error("invalid_prompt_id", "prompt_id must be a valid UUID", details)
 
 
-def _dependency_cycle(item: Input, cycle: list[str]) -> dict[str, Any]:
-    extra = {"input_name": item.name, "cycle_nodes": cycle}
-    return _error("dependency_cycle", "Dependency cycle detected", " -> ".join(cycle), extra)
+def _invalid_dynamic_input(error: DynamicInputError) -> dict[str, Any]:
+    extra = {"input_name": error.input_name}
+    return _error("invalid_dynamic_input", "Invalid dynamic input", str(error), extra)
 
 
 def _required_input_missing(item: Input) -> dict[str, Any]:
     extra = {"input_name": item.name}
-    return _error("required_input_missing", "Required input is missing", item.name, extra)
+    field = item.name.split(".")[-1]
+    return _error("required_input_missing", "Required input is missing", field, extra)
 
 
 def _exception_during_validation(error: Exception) -> dict[str, Any]:

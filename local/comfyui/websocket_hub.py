@@ -11,19 +11,20 @@ from typing import Any, NamedTuple
 from aiohttp import ClientConnectionResetError, web
 from PIL import Image
 
-# Kinds of binary messages, and of the picture in one without metadata.
+# Kinds of binary messages, and of the picture in a preview without metadata.
 _PREVIEW = 1
+_TEXT = 3
 _PREVIEW_WITH_METADATA = 4
 _JPEG = 1
 
 
 class _Event(NamedTuple):
-    """One message: a text, or the two forms of a preview."""
+    """One message: a text, or the two forms of a binary one."""
 
     client_id: str | None
     text: str = ""
-    preview: bytes = b""
-    preview_with_metadata: bytes = b""
+    plain: bytes = b""
+    with_metadata: bytes = b""
 
 
 class WebsocketHub:
@@ -53,11 +54,18 @@ class WebsocketHub:
         described = json.dumps({**metadata, "image_type": "image/jpeg"}).encode()
         event = _Event(
             client_id,
-            preview=struct.pack(">II", _PREVIEW, _JPEG) + buffer.getvalue(),
-            preview_with_metadata=struct.pack(">II", _PREVIEW_WITH_METADATA, len(described))
+            plain=struct.pack(">II", _PREVIEW, _JPEG) + buffer.getvalue(),
+            with_metadata=struct.pack(">II", _PREVIEW_WITH_METADATA, len(described))
             + described
             + buffer.getvalue(),
         )
+        self._loop.call_soon_threadsafe(self._events.put_nowait, event)
+
+    def send_node_text(self, node_id: str, text: str, client_id: str | None = None) -> None:
+        """Send what a node says of its work, to one client, or to all."""
+        name = node_id.encode()
+        message = struct.pack(">II", _TEXT, len(name)) + name + text.encode()
+        event = _Event(client_id, plain=message, with_metadata=message)
         self._loop.call_soon_threadsafe(self._events.put_nowait, event)
 
     def take_metadata(self, socket: web.WebSocketResponse) -> None:
@@ -98,9 +106,9 @@ class WebsocketHub:
         if event.text:
             await socket.send_str(event.text)
         elif socket in self._takes_metadata:
-            await socket.send_bytes(event.preview_with_metadata)
+            await socket.send_bytes(event.with_metadata)
         else:
-            await socket.send_bytes(event.preview)
+            await socket.send_bytes(event.plain)
 
     async def close(self) -> None:
         """Close every socket."""

@@ -67,7 +67,7 @@ class Events:
         self._socket.send(json.dumps(message))
 
     def read(self) -> dict[str, Any]:
-        """Read a message; a binary one becomes its kind, picture and metadata."""
+        """Read a message; a binary one becomes its kind and what it holds."""
         received = self._socket.recv()
         if isinstance(received, bytes):
             return read_binary(received)
@@ -98,6 +98,9 @@ def read_binary(message: bytes) -> dict[str, Any]:
     if kind == 4:
         metadata = json.loads(message[8 : 8 + number])
         return {"binary": kind, "metadata": metadata, "picture": message[8 + number :]}
+    if kind == 3:
+        name, text = message[8 : 8 + number].decode(), message[8 + number :].decode()
+        return {"binary": kind, "node": name, "text": text}
     return {"binary": kind, "format": number, "picture": message[8:]}
 
 

@@ -10,7 +10,13 @@ from typing import Any
 import pytest
 
 from local.comfyui.simulator import running_simulator
-from tests.unit.comfyui_simulator.simulator_client import SimulatorClient, node, picture_graph
+from tests.unit.comfyui_simulator.simulator_client import (
+    Graph,
+    SimulatorClient,
+    node,
+    picture_graph,
+    text_to_image_graph,
+)
 
 OLD, NEW = "0.12", "0.38"
 
@@ -103,10 +109,86 @@ def test_a_cycle_is_named_in_the_newer_version(either: SimulatorClient, profile:
     if profile == OLD:
         assert answer["node_errors"] == {}
         return
-    (error,) = answer["node_errors"]["3"]["errors"]
-    assert error["type"] == "dependency_cycle"
-    assert error["details"] == "1 -> 3 -> 1"
-    assert answer["node_errors"]["3"]["dependent_outputs"] == ["2"]
+    # Node 2 saves what node 1 makes of what node 3 makes of what node 1 makes.
+    assert answer["node_errors"].keys() == {"1", "3"}
+    for node_id, entry in answer["node_errors"].items():
+        assert entry["dependent_outputs"] == ["2"]
+        assert entry["errors"] == [
+            {
+                "type": "dependency_cycle",
+                "message": "Dependency cycle detected",
+                "details": "1 (ImageInvert) -> 3 (ImageInvert) -> 1 (ImageInvert)",
+                "extra_info": {"node_id": node_id, "cycle_nodes": ["1", "3"]},
+            }
+        ]
+
+
+LORA = "lcm-lora-sdv1-5.safetensors"
+
+
+def lora_graph(**loras: Any) -> Graph:
+    graph = text_to_image_graph()
+    graph["10"] = {"class_type": "LoadLoraModel", "inputs": {"model": ["4", 0], **loras}}
+    graph["3"]["inputs"]["model"] = ["10", 0]
+    return graph
+
+
+def test_rows_of_loras_are_applied_in_the_newer_version(
+    either: SimulatorClient, profile: str
+) -> None:
+    rows = {f"loras.{row}.{name}": value for row in (0, 2) for name, value in LORA_ROW.items()}
+    answer = either.post("/prompt", {"prompt": lora_graph(**rows)})
+
+    if profile == OLD:
+        assert answer.json()["error"]["type"] == "missing_node_type"
+        assert either.get("/object_info/LoadLoraModel").json() == {}
+        return
+    assert either.await_history(answer.json()["prompt_id"])["status"]["completed"] is True
+    info = either.get("/object_info/LoadLoraModel").json()["LoadLoraModel"]
+    kind, options = info["input"]["required"]["loras"]
+    assert (kind, options["min"], options["max"]) == ("COMFY_DYNAMICGROUP_V3", 1, 20)
+    assert LORA in options["template"]["required"]["lora_name"][1]["options"]
+
+
+LORA_ROW = {"lora_name": LORA, "strength": 0.5}
+
+
+@pytest.mark.parametrize(
+    ("loras", "name", "details"),
+    [
+        ({}, "loras", "received 0 rows; expected between 1 and 20"),
+        ({"loras.x.strength": 1}, "loras.x.strength", "Invalid DynamicGroup input key"),
+        ({"loras.01.strength": 1}, "loras.01.strength", "Invalid DynamicGroup input key"),
+        ({"loras.0.weight": 1}, "loras.0.weight", "Invalid DynamicGroup input key"),
+        ({"loras.20.strength": 1}, "loras.20.strength", "exceeds the index limit of 19 (max=20)"),
+    ],
+)
+def test_rows_that_a_node_does_not_take_are_an_invalid_dynamic_input(
+    new: SimulatorClient, loras: Any, name: str, details: str
+) -> None:
+    (error,) = new.post("/prompt", {"prompt": lora_graph(**loras)}).json()["node_errors"]["10"][
+        "errors"
+    ]
+
+    assert (error["type"], error["message"]) == ("invalid_dynamic_input", "Invalid dynamic input")
+    assert details in error["details"]
+    assert error["extra_info"] == {"input_name": name}
+
+
+def test_a_row_is_checked_field_by_field(new: SimulatorClient) -> None:
+    loras = {"loras.0.lora_name": "absent.safetensors", "loras.1.strength": 101}
+    answer = new.post("/prompt", {"prompt": lora_graph(**loras)}).json()
+
+    assert [
+        (error["type"], error["extra_info"]["input_name"])
+        for error in answer["node_errors"]["10"]["errors"]
+    ] == [
+        ("value_not_in_list", "loras.0.lora_name"),
+        ("required_input_missing", "loras.0.strength"),
+        ("required_input_missing", "loras.1.lora_name"),
+        ("value_bigger_than_max", "loras.1.strength"),
+    ]
+    assert answer["node_errors"]["10"]["errors"][1]["details"] == "strength"
 
 
 def test_an_unknown_class_is_a_missing_node_type_in_both(either: SimulatorClient) -> None:
@@ -215,6 +297,40 @@ def test_a_text_counts_as_an_output_in_the_older_version_only(
         assert (job["outputs_count"], job["previewable_outputs_count"]) == (0, 0)
         assert len(job["preview_output"].pop("content")) == 1024
         assert job["preview_output"] == {"nodeId": "1", "mediaType": "text", "truncated": True}
+
+
+def test_a_film_of_a_custom_node_is_previewed(profile: str, tmp_path: Path) -> None:
+    graph = {
+        "1": node("EmptyImage", width=16, height=16, batch_size=2, color=0),
+        "2": node("VHS_VideoCombine", images=["1", 0], frame_rate=8, filename_prefix="film"),
+    }
+    with running_simulator(tmp_path, profile=profile, allow_unknown_nodes=True) as server:
+        client = SimulatorClient(server.url)
+        prompt_id = client.submit(graph)
+        client.await_history(prompt_id)
+        preview = client.get(f"/api/jobs/{prompt_id}").json()["preview_output"]
+
+    assert (preview["mediaType"], preview["format"]) == ("gifs", "video/h264-mp4")
+
+
+def test_the_name_of_a_3d_file_counts_as_the_file_in_the_newer_version(
+    either: SimulatorClient, profile: str
+) -> None:
+    prompt_id = either.submit({"1": node("PreviewAny", source="chair.glb")})
+    either.await_history(prompt_id)
+    job = either.get(f"/api/jobs/{prompt_id}").json()
+    file = {"filename": "chair.glb", "type": "output", "subfolder": "", "mediaType": "3d"}
+
+    assert job["outputs_count"] == 1
+    assert either.get(f"/history/{prompt_id}").json()[prompt_id]["outputs"] == {
+        "1": {"text": ["chair.glb"]}
+    }
+    if profile == OLD:
+        assert job["outputs"] == {"1": {"text": ["chair.glb"]}}
+    else:
+        assert job["outputs"] == {"1": {"text": [file]}}
+        assert job["previewable_outputs_count"] == 1
+        assert job["preview_output"] == file | {"nodeId": "1"}
 
 
 def test_a_saved_picture_is_previewed_before_a_temporary_one(

@@ -129,6 +129,9 @@ class ListedEvents:
     def send_preview(self, image: Any, metadata: Any, client_id: str | None = None) -> None:
         self.events.append("preview")
 
+    def send_node_text(self, node_id: str, text: str, client_id: str | None = None) -> None:
+        self.events.append("text")
+
 
 def test_an_interrupt_between_dequeue_and_start_is_lost(tmp_path: Path) -> None:
     folders = MediaFolders(tmp_path)
@@ -289,6 +292,20 @@ def previews(events: Events, prompt_id: str) -> list[dict[str, Any]]:
 def test_no_previews_are_sent_unless_they_are_wanted(slow_client: SimulatorClient) -> None:
     with slow_client.events("me") as events:
         assert previews(events, slow_client.submit(picture_graph(), client_id="me")) == []
+
+
+def test_what_a_node_says_of_its_work_is_a_binary_message(client: SimulatorClient) -> None:
+    graph = picture_graph(batch_size=2) | {
+        "3": node("GetImageSize", image=["1", 0]),
+        "4": node("PreviewAny", source=["3", 0]),
+    }
+    with client.events("me") as events, client.events("other") as other:
+        messages = events.read_until_done(client.submit(graph, client_id="me"))
+        other_kinds = [other.read()["type"] for _ in range(3)]
+
+    (said,) = [message for message in messages if "binary" in message]
+    assert said == {"binary": 3, "node": "3", "text": "width: 64, height: 64\n batch size: 2"}
+    assert set(other_kinds) == {"status"}
 
 
 def test_an_operator_finds_the_usual_models_and_one_user(client: SimulatorClient) -> None:
