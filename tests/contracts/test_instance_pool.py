@@ -14,30 +14,39 @@ from ml_service.domain.errors import ScalingRefusedError
 GROUP = "group-pulid"
 
 
-@pytest.fixture
-def autoscaling(monkeypatch: pytest.MonkeyPatch) -> Iterator[Any]:
-    for name in ("AWS_ACCESS_KEY_ID", "AWS_SECRET_ACCESS_KEY"):
-        monkeypatch.setenv(name, "testing")
-    monkeypatch.setenv("AWS_DEFAULT_REGION", "us-east-1")
-    with mock_aws():
-        client = boto3.client("autoscaling")
-        client.create_launch_configuration(
-            LaunchConfigurationName="comfyui", ImageId="ami-1", InstanceType="g5.xlarge"
-        )
-        client.create_auto_scaling_group(
-            AutoScalingGroupName=GROUP,
-            LaunchConfigurationName="comfyui",
-            MinSize=1,
-            MaxSize=3,
-            DesiredCapacity=2,
-            AvailabilityZones=["us-east-1a"],
-        )
-        yield client
+@pytest.fixture(scope="module")
+def clients() -> Iterator[tuple[Any, Any]]:
+    """Clients of Auto Scaling and EC2; they take longer to make than any test does."""
+    with pytest.MonkeyPatch.context() as environment:
+        for name in ("AWS_ACCESS_KEY_ID", "AWS_SECRET_ACCESS_KEY"):
+            environment.setenv(name, "testing")
+        environment.setenv("AWS_DEFAULT_REGION", "us-east-1")
+        with mock_aws():
+            yield boto3.client("autoscaling"), boto3.client("ec2")
 
 
 @pytest.fixture
-def pool(autoscaling: Any) -> AutoScalingInstancePool:
-    return AutoScalingInstancePool(autoscaling, boto3.client("ec2"))
+def autoscaling(clients: tuple[Any, Any]) -> Iterator[Any]:
+    client, _ = clients
+    client.create_launch_configuration(
+        LaunchConfigurationName="comfyui", ImageId="ami-1", InstanceType="g5.xlarge"
+    )
+    client.create_auto_scaling_group(
+        AutoScalingGroupName=GROUP,
+        LaunchConfigurationName="comfyui",
+        MinSize=1,
+        MaxSize=3,
+        DesiredCapacity=2,
+        AvailabilityZones=["us-east-1a"],
+    )
+    yield client
+    client.delete_auto_scaling_group(AutoScalingGroupName=GROUP, ForceDelete=True)
+    client.delete_launch_configuration(LaunchConfigurationName="comfyui")
+
+
+@pytest.fixture
+def pool(clients: tuple[Any, Any], autoscaling: Any) -> AutoScalingInstancePool:
+    return AutoScalingInstancePool(autoscaling, clients[1])
 
 
 def test_a_usual_group_may_shrink(pool: AutoScalingInstancePool):

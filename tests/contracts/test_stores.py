@@ -1,5 +1,6 @@
 """What stores, queues and JobRunner promise, on every form that they have."""
 
+import functools
 import json
 from collections.abc import Iterator
 from concurrent.futures import ThreadPoolExecutor
@@ -11,6 +12,7 @@ from typing import Any
 import boto3
 import pytest
 from moto import mock_aws
+from moto.backends import get_backend
 
 from local.aws.patch_moto import keep_conditions_true
 from ml_service.adapters.dynamodb import DynamoDBFleetStore, DynamoDBJobStore
@@ -51,14 +53,24 @@ KEY = MEMBER.key
 FLEET = "pulid"
 
 
+@pytest.fixture(scope="module")
+def moto() -> Iterator[None]:
+    """One moto for all tests here: to start it takes longer than any of them."""
+    with pytest.MonkeyPatch.context() as environment:
+        for name in ("AWS_ACCESS_KEY_ID", "AWS_SECRET_ACCESS_KEY"):
+            environment.setenv(name, "testing")
+        environment.setenv("AWS_DEFAULT_REGION", "us-east-1")
+        environment.delenv("AWS_CA_BUNDLE", raising=False)
+        with mock_aws():
+            yield
+
+
 @pytest.fixture
-def aws(monkeypatch: pytest.MonkeyPatch) -> Iterator[None]:
-    for name in ("AWS_ACCESS_KEY_ID", "AWS_SECRET_ACCESS_KEY"):
-        monkeypatch.setenv(name, "testing")
-    monkeypatch.setenv("AWS_DEFAULT_REGION", "us-east-1")
-    monkeypatch.delenv("AWS_CA_BUNDLE", raising=False)
-    with mock_aws():
-        yield
+def aws(moto: None) -> Iterator[None]:
+    """An account without anything in it."""
+    yield
+    for service in ("dynamodb", "sqs", "stepfunctions"):
+        get_backend(service).reset()
 
 
 def make_table(name: str, *keys: str) -> Any:
@@ -73,14 +85,17 @@ def make_table(name: str, *keys: str) -> Any:
     )
 
 
-def make_job_table() -> Any:
+@functools.cache
+def read_job_table() -> dict[str, Any]:
     """The table as the template makes it."""
     template = read_template(Path(__file__).parents[2] / "template.yaml")
     properties = template["Resources"]["JobTable"]["Properties"]
     kept = ("AttributeDefinitions", "KeySchema", "GlobalSecondaryIndexes", "BillingMode")
-    return boto3.resource("dynamodb").create_table(
-        TableName="jobs", **{name: properties[name] for name in kept}
-    )
+    return {name: properties[name] for name in kept}
+
+
+def make_job_table() -> Any:
+    return boto3.resource("dynamodb").create_table(TableName="jobs", **read_job_table())
 
 
 @pytest.fixture(params=["memory", "dynamodb"])
