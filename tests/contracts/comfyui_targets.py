@@ -13,7 +13,15 @@ from ml_service.domain.results import OutputFile
 
 Graph = dict[str, dict[str, Any]]
 
-HASTY = Timeouts(connect=0.5, probe=0.3, command=0.5, submit=0.3, doubt=0.1, transfer=1.0)
+HASTY = Timeouts(
+    connect=0.5,
+    probe=0.3,
+    command=0.5,
+    submit=0.3,
+    doubt=0.1,
+    transfer=1.0,
+    retry_pauses=(0.01, 0.04),
+)
 """For faults: what is silent for longer than this is silent."""
 
 

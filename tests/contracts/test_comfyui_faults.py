@@ -7,7 +7,7 @@ import sys
 import time
 from collections.abc import Callable, Iterator
 from contextlib import ExitStack, contextmanager, suppress
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
@@ -16,6 +16,7 @@ import requests
 from hypothesis import assume, given, settings
 from hypothesis import strategies as st
 
+from local.comfyui.profiles import PROFILES
 from local.comfyui.run_log import Run
 from local.comfyui.simulator import RunningSimulator, running_simulator
 from ml_service.adapters.comfyui import HttpComfyUI, HttpComfyUIConnector, Timeouts
@@ -48,9 +49,9 @@ from tests.contracts.comfyui_targets import (
 from tests.contracts.scripted_comfyui import ScriptedComfyUI, serving
 
 
-@pytest.fixture
-def server(tmp_path: Path) -> Iterator[RunningSimulator]:
-    with running_simulator(tmp_path, prompt_seconds=0.5) as server:
+@pytest.fixture(params=PROFILES)
+def server(request: pytest.FixtureRequest, tmp_path: Path) -> Iterator[RunningSimulator]:
+    with running_simulator(tmp_path, prompt_seconds=0.25, profile=request.param) as server:
         yield server
 
 
@@ -324,7 +325,7 @@ def test_each_call_ends_in_time_when_there_is_no_answer(call: Callable[[HttpComf
 
 @pytest.mark.skipif(sys.platform != "linux", reason="other systems refuse what they cannot accept")
 def test_each_call_ends_in_time_when_there_is_no_connection():
-    timeouts = Timeouts(connect=0.2, probe=0.2, command=9, submit=9, transfer=9)
+    timeouts = replace(HASTY, connect=0.1, probe=0.1, command=9, submit=9, transfer=9)
     with listening_in_silence(accepts=False) as host:
         for call in CALLS.values():
             started = time.monotonic()
@@ -332,7 +333,7 @@ def test_each_call_ends_in_time_when_there_is_no_connection():
                 call(HttpComfyUI(host, timeouts))
             # Nobody took the request, so this is no server that is merely busy.
             assert raised.type is InstanceUnreachableError
-            assert time.monotonic() - started < 0.5
+            assert time.monotonic() - started < 1
 
 
 @pytest.mark.parametrize("call", CALLS.values(), ids=CALLS)

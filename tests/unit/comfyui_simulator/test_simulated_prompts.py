@@ -74,18 +74,18 @@ def test_only_the_targets_of_a_partial_execution_run(client: SimulatorClient) ->
 
 
 def test_pending_prompts_run_by_number_and_leave_no_trace_when_deleted(
-    slow_client: SimulatorClient,
+    blocked_client: SimulatorClient,
 ) -> None:
-    blocker = slow_client.submit(picture_graph(1), prompt_id="blocker")
-    slow_client.await_running(blocker)
-    slow_client.submit(picture_graph(2), prompt_id="second")
-    slow_client.submit(picture_graph(3), prompt_id="gone")
-    slow_client.submit(picture_graph(4), prompt_id="front", front=True)
-    slow_client.submit(picture_graph(5), prompt_id="first", number=-100)
-    assert slow_client.get("/prompt").json() == {"exec_info": {"queue_remaining": 5}}
+    blocker = blocked_client.submit(picture_graph(1), prompt_id="blocker")
+    blocked_client.await_running(blocker)
+    blocked_client.submit(picture_graph(2), prompt_id="second")
+    blocked_client.submit(picture_graph(3), prompt_id="gone")
+    blocked_client.submit(picture_graph(4), prompt_id="front", front=True)
+    blocked_client.submit(picture_graph(5), prompt_id="first", number=-100)
+    assert blocked_client.get("/prompt").json() == {"exec_info": {"queue_remaining": 5}}
 
-    assert slow_client.post("/queue", {"delete": ["gone", "blocker", "unknown"]}).text == ""
-    queue = slow_client.get("/queue").json()
+    assert blocked_client.post("/queue", {"delete": ["gone", "blocker", "unknown"]}).text == ""
+    queue = blocked_client.get("/queue").json()
     assert [item[1] for item in queue["queue_running"]] == ["blocker"]
     pending = sorted(queue["queue_pending"], key=lambda item: (item[0], item[1]))
     assert [(item[0], item[1]) for item in pending] == [
@@ -93,51 +93,56 @@ def test_pending_prompts_run_by_number_and_leave_no_trace_when_deleted(
         (-3, "front"),
         (1, "second"),
     ]
-    assert slow_client.get("/history/second").json() == {}
-    assert slow_client.get("/history/blocker").json() == {}
+    assert blocked_client.get("/history/second").json() == {}
+    assert blocked_client.get("/history/blocker").json() == {}
 
     for prompt_id in ("blocker", "first", "front", "second"):
-        slow_client.await_history(prompt_id)
-    assert list(slow_client.get("/history").json()) == ["blocker", "first", "front", "second"]
+        blocked_client.await_history(prompt_id)
+    assert list(blocked_client.get("/history").json()) == ["blocker", "first", "front", "second"]
 
 
-def test_clear_drops_what_waits_and_not_what_runs(slow_client: SimulatorClient) -> None:
-    running = slow_client.submit(picture_graph(1))
-    slow_client.await_running(running)
-    waiting = slow_client.submit(picture_graph(2))
-    slow_client.post("/queue", {"clear": True})
+def test_clear_drops_what_waits_and_not_what_runs(blocked_client: SimulatorClient) -> None:
+    running = blocked_client.submit(picture_graph(1))
+    blocked_client.await_running(running)
+    waiting = blocked_client.submit(picture_graph(2))
+    blocked_client.post("/queue", {"clear": True})
 
-    assert slow_client.await_history(running)["status"]["completed"] is True
-    assert slow_client.get("/prompt").json() == {"exec_info": {"queue_remaining": 0}}
-    assert slow_client.get(f"/history/{waiting}").json() == {}
+    assert blocked_client.await_history(running)["status"]["completed"] is True
+    assert blocked_client.get("/prompt").json() == {"exec_info": {"queue_remaining": 0}}
+    assert blocked_client.get(f"/history/{waiting}").json() == {}
 
 
 def test_one_id_posted_twice_runs_twice_and_the_later_run_is_kept(
-    slow_client: SimulatorClient,
+    blocked_client: SimulatorClient,
 ) -> None:
-    first = slow_client.submit(picture_graph(1), prompt_id="twice")
-    slow_client.await_running(first)
-    slow_client.submit(picture_graph(2), prompt_id="twice")
-    slow_client.await_history("twice")
+    first = blocked_client.submit(picture_graph(1), prompt_id="twice")
+    blocked_client.await_running(first)
+    blocked_client.submit(picture_graph(2), prompt_id="twice")
+    blocked_client.await_history("twice")
     deadline = time.monotonic() + 5
-    while slow_client.get("/prompt").json()["exec_info"]["queue_remaining"]:
+    while blocked_client.get("/prompt").json()["exec_info"]["queue_remaining"]:
         assert time.monotonic() < deadline
 
-    entry = slow_client.await_history("twice")
+    entry = blocked_client.await_history("twice")
     assert entry["prompt"][0] == 1
     assert entry["outputs"]["2"]["images"][0]["filename"] == "ml_00002_.png"
 
 
-def test_one_number_and_id_posted_twice_kills_the_worker(slow_client: SimulatorClient) -> None:
-    slow_client.await_running(slow_client.submit(picture_graph(1)))
+def test_one_number_and_id_posted_twice_kills_the_worker(blocked_client: SimulatorClient) -> None:
+    first = blocked_client.submit(picture_graph(1))
+    blocked_client.await_running(first)
     body = {"prompt": picture_graph(2), "prompt_id": "same", "number": 5}
-    assert slow_client.post("/prompt", body).status_code == 200
-    again = slow_client.post("/prompt", body | {"prompt": picture_graph(3)})
+    assert blocked_client.post("/prompt", body).status_code == 200
+    again = blocked_client.post("/prompt", body | {"prompt": picture_graph(3)})
 
     assert again.status_code == 500
-    # Time enough for the first prompt to end and the next to begin, if there were a worker.
-    time.sleep(1)
-    assert slow_client.get("/prompt").json() == {"exec_info": {"queue_remaining": 2}}
+    # To take one that goes before them out of the heap, the two are compared.
+    blocked_client.submit(picture_graph(4), number=4)
+    blocked_client.await_history(first)
+    # Time enough for all others to end, if there were a worker.
+    time.sleep(0.3)
+    assert blocked_client.get("/queue").json()["queue_running"] == []
+    assert blocked_client.get("/prompt").json() == {"exec_info": {"queue_remaining": 2}}
 
 
 def test_interrupt_by_id_ends_only_that_prompt(slow_client: SimulatorClient) -> None:

@@ -12,9 +12,6 @@ from ml_service.domain.errors import (
     InstanceUnreachableError,
 )
 
-_RETRY_PAUSES = (0.1, 0.4)
-"""Before the second and the third try of a call that changes nothing."""
-
 
 @dataclass(frozen=True)
 class Timeouts:
@@ -32,6 +29,8 @@ class Timeouts:
     """Between two looks for a prompt whose POST was not answered and may still be worked on."""
     transfer: float = 60.0
     """Uploads and downloads: between two pieces, not as a whole."""
+    retry_pauses: tuple[float, ...] = (0.1, 0.4)
+    """Before the second and the third try of a call that changes nothing."""
 
 
 class InstanceCalls:
@@ -49,7 +48,7 @@ class InstanceCalls:
 
         Not after a timeout: then the time for it is spent.
         """
-        for pause in _RETRY_PAUSES:
+        for pause in self._timeouts.retry_pauses:
             try:
                 response = self._request("GET", path, seconds=seconds, **options)
             except requests.Timeout as error:
