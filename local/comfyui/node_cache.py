@@ -55,6 +55,8 @@ def sign_nodes(
             node = prompt[node_id]
             definition = catalog.define_in_full(node)
             parts: list[Any] = [node["class_type"], node_id if definition.is_tied_to_its_id else ""]
+            if definition.is_never_cached:
+                parts.append(str(uuid.uuid4()))
             for item in definition.inputs:
                 value = node["inputs"].get(item.name)
                 if is_link(value):

@@ -45,6 +45,7 @@ class NodeCatalog:
         self._folders = folders
         self._models = models
         self._allows_unknown = allow_unknown
+        self._kept: set[str] = set()
 
     def list_files(self, kind: MediaKind | ModelKind) -> list[str]:
         """Return the names that a loader node takes: of files in the input folder, or of models."""
@@ -95,5 +96,5 @@ class NodeCatalog:
         """Return what a node of a prompt does. Raises KeyError where its class does not exist."""
         implementation = self._implementations.get(node["class_type"])
         if implementation is None:
-            return implement_unknown_node(self.define(node))
+            return implement_unknown_node(self.define(node), self._kept)
         return implementation

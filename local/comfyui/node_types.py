@@ -85,6 +85,7 @@ class NodeDefinition:
     inputs: tuple[Input, ...] = ()
     outputs: tuple[Output, ...] = ()
     is_output: bool = False
+    is_never_cached: bool = False
     hidden: tuple[str, ...] = ()
     extra_fields: Mapping[str, Any] = field(default_factory=dict)
 

@@ -9,7 +9,7 @@ import json
 import mimetypes
 import re
 from collections.abc import Iterable, Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from fractions import Fraction
 from typing import Any
 
@@ -34,6 +34,9 @@ _COMPRESSION = 4
 
 _SAVES = re.compile(r"save|export|video_?combine", re.IGNORECASE)
 _SHOWS = re.compile(r"preview|show|display", re.IGNORECASE)
+# With a key: nodes that keep what was loaded over many prompts, and that ask for it.
+_KEEPS = re.compile(r"cache", re.IGNORECASE)
+_ASKS = re.compile(r"is_?cached", re.IGNORECASE)
 _FILMS = re.compile(r"video|gif|animat|webm|mp4", re.IGNORECASE)
 _PREFIX_INPUTS = ("filename_prefix", "filename", "prefix")
 _RATE_INPUTS = ("frame_rate", "fps")
@@ -63,6 +66,8 @@ class StandIn:
     made: Image.Image
     images: Batch = ()
     audio: AudioClip | None = None
+    truth: bool | None = None
+    """The answer of a node that was asked whether something is kept."""
 
     @property
     def pictures(self) -> Batch:
@@ -83,6 +88,8 @@ class StandIn:
                 converted = VideoClip(self.pictures, Fraction(_FRAME_RATE), self.audio)
             case "LATENT":
                 converted = Latent(self.pictures)
+            case "BOOLEAN" if self.truth is not None:
+                converted = self.truth
             case str() if kind in _UNSEEN_KINDS:
                 converted = combine(kind, self.made.getpixel((0, 0)))
         return converted
@@ -92,7 +99,9 @@ def define_unknown_node(
     class_type: str, inputs: Mapping[str, Any], folders: MediaFolders
 ) -> NodeDefinition:
     """Return a definition that fits this one node, all of whose inputs may be anything."""
-    is_named_so = bool(_SAVES.search(class_type) or _SHOWS.search(class_type))
+    keeps = _KEEPS.match(class_type) is not None and "key" in inputs
+    asks = _ASKS.match(class_type) is not None and "key" in inputs
+    is_named_so = keeps or bool(_SAVES.search(class_type) or _SHOWS.search(class_type))
     is_output = "filename_prefix" in inputs or (
         is_named_so and any(is_link(value) for value in inputs.values())
     )
@@ -104,16 +113,21 @@ def define_unknown_node(
         inputs=tuple(Input(name, _find_kind(inputs[name], folders)) for name in inputs),
         outputs=(Output(ANY_TYPE, ANY_TYPE),) * _SLOTS,
         is_output=is_output,
+        is_never_cached=keeps or asks,
     )
 
 
-def implement_unknown_node(definition: NodeDefinition) -> NodeImplementation:
-    """Return what a node of this definition does."""
+def implement_unknown_node(definition: NodeDefinition, kept: set[str]) -> NodeImplementation:
+    """Return what a node of this definition does; `kept` are the keys under which data is kept."""
 
     def run_unknown_node(run: NodeRun, **inputs: Any) -> NodeResult:
         stand_in = _stand_in(run, definition, inputs)
         shown = None
-        if definition.is_output:
+        if definition.is_never_cached and definition.is_output:
+            kept.add(str(inputs["key"]))
+        elif definition.is_never_cached:
+            stand_in = replace(stand_in, truth=str(inputs["key"]) in kept)
+        elif definition.is_output:
             shown = _save(run, definition.class_type, inputs, stand_in)
         return NodeResult((stand_in,) * _SLOTS, shown)
 
@@ -144,7 +158,9 @@ def _stand_in(run: NodeRun, definition: NodeDefinition, inputs: Mapping[str, Any
     made = _make_picture(definition.class_type, inputs)
     # Who names a size makes something of this size, as an empty latent picture.
     is_sized = "width" in inputs and "height" in inputs
-    return StandIn(made, images or ((made,) if is_sized else ()), audio)
+    truths = (value.truth for value in given if isinstance(value, StandIn))
+    truth = next((answer for answer in truths if answer is not None), None)
+    return StandIn(made, images or ((made,) if is_sized else ()), audio, truth)
 
 
 def _read_file(folders: MediaFolders, kind: MediaKind, name: str) -> object:
@@ -190,6 +206,8 @@ def _save(
     run: NodeRun, class_type: str, inputs: Mapping[str, Any], media: StandIn
 ) -> dict[str, list[Any]]:
     """Write what the node was given and list it under the key that nodes of its sort use."""
+    if media.truth is not None:
+        return {"text": [str(media.truth).lower()]}
     is_temporary = bool(_SHOWS.search(class_type)) or inputs.get("save_output") is False
     prefix = next((inputs[name] for name in _PREFIX_INPUTS if name in inputs), "ComfyUI")
     folder = TEMP if is_temporary else OUTPUT

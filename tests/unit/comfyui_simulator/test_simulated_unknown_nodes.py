@@ -1,4 +1,6 @@
 import io
+import json
+import re
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
@@ -159,6 +161,38 @@ def test_an_output_node_is_known_by_its_class_or_inputs(
         assert lenient.download(shown[kind][0])
     else:
         assert shown[kind] == ["hello", "x"]
+
+
+def test_what_is_cached_under_a_key_is_known_until_the_server_restarts(tmp_path: Path) -> None:
+    keep = {
+        "1": node("VAELoader", vae_name="ae.safetensors"),
+        "2": node("CacheBackendData //Pack", key="vae", tag="", data=["1", 0]),
+    }
+    ask = {
+        "1": node("IsCached //Pack", key="vae"),
+        "2": node("Display Any (pack)", output="", source=["1", 0]),
+    }
+    with running_simulator(tmp_path, allow_unknown_nodes=True) as server:
+        client = SimulatorClient(server.url)
+        assert outputs(client, ask) == {"2": {"text": ["false"]}}
+        assert outputs(client, keep) == {}
+        assert outputs(client, ask) == {"2": {"text": ["true"]}}
+        server.restart()
+        assert outputs(SimulatorClient(server.url), ask) == {"2": {"text": ["false"]}}
+
+
+SAMPLES = Path(__file__).parents[4] / "shared" / "workflow-samples"
+
+
+@pytest.mark.skipif(not SAMPLES.is_dir(), reason="no graphs of a user beside the project")
+@pytest.mark.parametrize("path", sorted(SAMPLES.glob("*.json")), ids=lambda path: path.stem)
+def test_a_users_graph_is_rehearsed(lenient: SimulatorClient, path: Path) -> None:
+    lenient.upload("in.png", png("teal"))
+    text = re.sub("___(input|image|source[0-9]?)___", "in.png", path.read_text())
+    text = re.sub("___(promptText|outputPrefix|video|audio)___", "x", text)
+    graph = json.loads(re.sub("___[a-zA-Z]+___", "7", text))
+
+    assert any(outputs(lenient, graph).values()) or path.stem.startswith("cache-")
 
 
 def test_nodes_that_hand_on_are_no_outputs(lenient: SimulatorClient) -> None:
