@@ -266,6 +266,22 @@ def test_a_server_that_names_prompts_itself_is_of_no_use_and_keeps_none():
     assert comfyui.pending == []
 
 
+class _RegistersAssets(ScriptedComfyUI):
+    """As newer versions that keep an index of their files."""
+
+    def answer(self, method: str, path: str, body: Any) -> tuple[int, Any]:
+        status, answer = super().answer(method, path, body)
+        if path == "/upload/image":
+            answer = answer | {"name": "a (1).png", "asset": {"id": "x", "name": "a.png"}}
+        return status, answer
+
+
+def test_an_upload_has_the_name_of_its_file_whatever_else_is_answered():
+    with serving(_RegistersAssets()) as target:
+        name = target.connect(HASTY).upload("a.png", MediaStream(io.BytesIO(b"x"), 1))
+    assert name == "a (1).png"
+
+
 @dataclass
 class _Answers(ScriptedComfyUI):
     """Gives one answer to everything."""

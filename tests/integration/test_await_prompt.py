@@ -9,6 +9,7 @@ from typing import Any
 import pytest
 import requests
 
+from local.comfyui.profiles import PROFILES
 from local.comfyui.simulator import RunningSimulator, running_simulator
 from ml_service.adapters.clock import SystemClock
 from ml_service.adapters.comfyui import HttpComfyUI, HttpComfyUIConnector, Timeouts
@@ -68,16 +69,16 @@ class Bench:
         return history[prompt_id]["status"]["messages"][-1][1]["timestamp"] / 1000
 
 
-@pytest.fixture
-def server(tmp_path: Path) -> Iterator[RunningSimulator]:
-    with running_simulator(tmp_path, prompt_seconds=0.3) as server:
+@pytest.fixture(params=PROFILES)
+def server(request: pytest.FixtureRequest, tmp_path: Path) -> Iterator[RunningSimulator]:
+    with running_simulator(tmp_path, prompt_seconds=0.2, profile=request.param) as server:
         yield server
 
 
 def test_an_end_is_seen_within_250_ms_and_never_without_outputs(server: RunningSimulator):
     bench = Bench(server)
     delays = []
-    for _ in range(8):
+    for _ in range(5):
         prompt_id = bench.submit()
         awaited = bench.await_prompt(prompt_id)
         delays.append(time.time() - bench.end_of(prompt_id))
