@@ -40,7 +40,7 @@ def target(
     request: pytest.FixtureRequest, tmp_path_factory: pytest.TempPathFactory
 ) -> Iterator[ComfyUITarget]:
     """A server whose slow prompts take long enough to be seen running."""
-    yield from serve(request.param, tmp_path_factory.mktemp("slow"), prompt_seconds=0.6)
+    yield from serve(request.param, tmp_path_factory.mktemp("slow"), prompt_seconds=0.45)
 
 
 @pytest.fixture(scope="module", params=SERVERS)

@@ -150,7 +150,7 @@ def test_fault_23_a_silent_instance_has_an_unknown_queue_not_an_empty_one(server
 
 
 def test_fault_24_a_look_waits_for_a_server_that_is_slow(server: RunningSimulator):
-    server.add_fault("stall", seconds=1.0)
+    server.add_fault("stall", seconds=0.7)
     patient = ComfyUITarget(server.address, server.port).connect()
     assert patient.find(make_prompt_id()).state is PromptState.UNKNOWN
 

@@ -281,7 +281,7 @@ def await_state(server: RunningSimulator, *, is_running: bool) -> None:
 def test_an_exit_with_seconds_comes_back_by_itself(
     server: RunningSimulator, client: SimulatorClient
 ) -> None:
-    server.add_fault("exit", seconds=1, on="request")
+    server.add_fault("exit", seconds=0.6, on="request")
     with pytest.raises(requests.ConnectionError):
         client.get("/prompt")
     await_state(server, is_running=False)

@@ -163,7 +163,7 @@ def test_an_interrupt_between_dequeue_and_start_is_lost(tmp_path: Path) -> None:
 def test_an_interrupt_takes_effect_only_at_the_next_step(tmp_path: Path) -> None:
     with running_simulator(tmp_path, prompt_seconds=0.2) as server:
         client = SimulatorClient(server.url)
-        server.add_fault("hang", seconds=1.5)
+        server.add_fault("hang", seconds=0.8)
         prompt_id = client.submit(picture_graph())
         client.await_running(prompt_id)
         started = time.monotonic()
