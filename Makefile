@@ -41,6 +41,11 @@ test: setup ## Run every test
 bench: setup ## Measure throughput and latency of the system itself
 	@$(BIN)/ml-service bench
 
+STAGE ?= local
+.PHONY: smoke
+smoke: setup ## Send a job through a running stage and check every hop: make smoke STAGE=dev
+	@$(BIN)/ml-service smoke $(if $(filter local,$(STAGE)),,--stage $(STAGE))
+
 .PHONY: clients
 clients: setup ## Run other people's ComfyUI clients against the simulator (needs npm)
 	INDEPENDENT_CLIENTS=1 $(BIN)/python -m pytest -q tests/e2e/test_independent_clients.py

@@ -317,6 +317,29 @@ def run_load_test(
     raise typer.Exit(run(target, options))
 
 
+@app.command("smoke")
+def run_smoke_test(
+    workflow: Annotated[str, typer.Option(help="Whose sample job is sent.")] = "flux-prompt",
+    timeout_seconds: Annotated[
+        float, typer.Option(min=1, help="Longest wait for its end.")
+    ] = 900.0,
+    reply_queue_url: Annotated[
+        str | None,
+        typer.Option(help="Queue on a deployed stage's reply topic, to look for the reply there."),
+    ] = None,
+    ready_file: ReadyFileOption = None,
+    endpoint: EndpointOption = None,
+    stage: StageOption = None,
+    input_bucket: InputBucketOption = None,
+) -> None:
+    """Send one job through a stage; check every hop, the tick, dead letters and alarms."""
+    from local.find_backend import Target
+    from local.smoke_test import run_smoke
+
+    target = Target(ready_file, endpoint, stage, reply_queue_url, input_bucket)
+    raise typer.Exit(run_smoke(target, workflow=workflow, timeout_seconds=timeout_seconds))
+
+
 @app.command("bench")
 def run_bench(
     jobs: Annotated[int, typer.Option(min=3, help="Jobs sent at once.")] = 200,

@@ -94,6 +94,15 @@ def test_a_load_test_tells_whether_its_expectations_are_met(here: list[str], tmp
     assert "expected at most 0.001 s" in done.stdout
 
 
+def test_a_job_is_followed_through_every_hop(here: list[str]):
+    """The test of dead letters below shows that the command can fail."""
+    done = run("smoke", *here)
+    assert done.returncode == 0, done.stdout + done.stderr
+    for hop in ("dispatch_jobs", "admit_jobs", "run_job", "ComfyUI", "results", "finish_job"):
+        assert re.search(rf"{hop}.* ok ", done.stdout)
+    assert "taken from it" in done.stdout
+
+
 def test_a_message_that_nobody_can_be_told_about_is_listed_shown_redriven_and_dropped(
     backend: Backend, here: list[str]
 ):
@@ -112,6 +121,9 @@ def test_a_message_that_nobody_can_be_told_about_is_listed_shown_redriven_and_dr
         return ids
 
     (message_id,) = await_ids()
+    smoke = run("smoke", *here)
+    assert smoke.returncode == 1
+    assert "1 in prod-ml-service-input-queue-deadletter" in smoke.stdout
     shown = run("dlq", "show", message_id, *here)
     assert "secret" not in shown.stdout
     described = json.loads(shown.stdout)
