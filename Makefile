@@ -81,6 +81,16 @@ build: setup .venv-sam/.installed ## Check templates and state machine, build wh
 	$(BIN)/uv pip install --quiet --python .venv-sam aws-sam-cli==1.170.0
 	@touch $@
 
+.PHONY: emulate
+emulate: setup .venv-sam/.installed .venv-ministack/.installed ## Run sam deploy of both templates on another AWS emulator
+	$(BIN)/python -m scripts.emulate_deployment
+
+# It pins a botocore of its own.
+.venv-ministack/.installed: Makefile
+	$(BIN)/uv venv --quiet --clear --python $(BIN)/python .venv-ministack
+	$(BIN)/uv pip install --quiet --python .venv-ministack 'ministack[full]==1.5.33'
+	@touch $@
+
 .PHONY: format
 format: setup ## Format and mend what can be mended
 	$(BIN)/ruff format .

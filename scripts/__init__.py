@@ -1,1 +1,1 @@
-"""What `make build` runs: checks of the templates and the state machine, and the build itself."""
+"""What `make build`, `make emulate` and `make costs` run, and what puts models into S3."""
