@@ -85,6 +85,14 @@ build: setup .venv-sam/.installed ## Check templates and state machine, build wh
 emulate: setup .venv-sam/.installed .venv-ministack/.installed ## Run sam deploy of both templates on another AWS emulator
 	$(BIN)/python -m scripts.emulate_deployment
 
+.PHONY: count
+count: setup ## Count on local mode what jobs and idle minutes use, into costs/counts.yaml
+	$(BIN)/python -m scripts.count_calls
+
+.PHONY: costs
+costs: setup ## Write the cost tables of docs/deploy.md from counts, assumptions and prices
+	@$(BIN)/python -m scripts.print_costs --write
+
 # It pins a botocore of its own.
 .venv-ministack/.installed: Makefile
 	$(BIN)/uv venv --quiet --clear --python $(BIN)/python .venv-ministack

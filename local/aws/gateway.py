@@ -27,6 +27,8 @@ HOST: Final = "127.0.0.1"
 EXECUTION_REPORTS_PATH: Final = "/_local/executions"
 # For who wants to see what becomes of a call whose process dies.
 WORKER_KILLS_PATH: Final = "/_local/workers/kill"
+# What the functions have used so far, for who works out what they would cost.
+USAGE_PATH: Final = "/_local/usage"
 # For browsers; neither can this be a bucket's.
 PAGES_PATH: Final = "/_console/"
 _INVOCATIONS_PATH: Final = "/2015-03-31/functions/{name}/invocations"
@@ -90,6 +92,7 @@ class Gateway:
         application.router.add_post(_INVOCATIONS_PATH, self._invoke)
         application.router.add_post(EXECUTION_REPORTS_PATH, self._take_report)
         application.router.add_post(WORKER_KILLS_PATH, self._kill_worker)
+        application.router.add_get(USAGE_PATH, self._tell_usage)
         if pages is not None:
             application.router.add_get("/", self._greet, allow_head=False)
             application.router.add_get(PAGES_PATH.rstrip("/"), _redirect_to_pages)
@@ -151,6 +154,9 @@ class Gateway:
     async def _take_report(self, request: web.Request) -> web.Response:
         await self._connected().report(await request.json())
         return web.Response(status=204)
+
+    async def _tell_usage(self, _: web.Request) -> web.Response:
+        return web.json_response(self._connected().runtime.read_usage())
 
     async def _kill_worker(self, request: web.Request) -> web.Response:
         """Kill a process in a call of the first function in ``{"functions": [...]}`` that has one.

@@ -153,6 +153,13 @@ class LambdaRuntime:
         pool = self._pool(name)
         self._spawn(self._try_until_done(pool, payload, request_id or str(uuid.uuid4())))
 
+    def read_usage(self) -> Mapping[str, Mapping[str, float]]:
+        """Calls and their seconds by function, and its MB: what Lambda sends a bill for."""
+        return {
+            name: {"calls": pool.calls, "seconds": pool.seconds, "memory_mb": pool.config.memory_mb}
+            for name, pool in self._pools.items()
+        }
+
     def kill_working(self, names: Sequence[str]) -> str | None:
         """Kill a process in the middle of a call, as the end of its host would.
 
@@ -248,6 +255,8 @@ class _FunctionPool:
 
     def __init__(self, start: _WorkerStart, start_slots: asyncio.Semaphore) -> None:
         self.config = start.config
+        self.calls = 0
+        self.seconds = 0.0
         self._start = start
         self._start_slots = start_slots
         self._workers: set[_Worker] = set()
@@ -264,6 +273,8 @@ class _FunctionPool:
             raise TooManyRequestsError(self.config.name)
         invocation = _Invocation(payload, request_id)
         self._running += 1
+        self.calls += 1
+        started = time.monotonic()
         try:
             if self._idle:
                 # The one used last, so that the others' memory can be paged out.
@@ -274,6 +285,7 @@ class _FunctionPool:
             return await invocation.result
         finally:
             self._running -= 1
+            self.seconds += time.monotonic() - started
 
     def warm_up(self) -> None:
         """Start a process if there is none."""

@@ -27,6 +27,7 @@ def main() -> None:
     from moto.stepfunctions.parser import models as _interpreter  # noqa: F401  (before the patches)
 
     from local.aws import patch_moto
+    from local.aws.count_calls import CallCounter
     from local.aws.pooled_server import PooledServer
 
     patch_moto.reuse_task_clients(options["gateway"])
@@ -40,7 +41,7 @@ def main() -> None:
     default_user_config["stepfunctions"] = {"execute_state_machine": True}
     logging.getLogger("werkzeug").setLevel(logging.ERROR)  # One line per request costs 5 % of it.
 
-    application = DomainDispatcherApplication(create_backend_app)
+    application = CallCounter(DomainDispatcherApplication(create_backend_app))
     server = PooledServer("127.0.0.1", 0, application, MotoRequestHandler)
     ready = {"port": server.port, "resource_types": sorted(get_model_map())}
     sys.stdout.write(json.dumps(ready) + "\n")
