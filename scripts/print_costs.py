@@ -21,9 +21,9 @@ _JOBS = 1000
 _HOURS = 730
 _MINUTES = _HOURS * 60
 _FREE_MBPS = 125
-_VOLUME_MBPS = 250
+VOLUME_MBPS = 250
 """Throughput of an instance's disk in fleets/template.yaml."""
-_AWAIT_GB = 0.5
+AWAIT_GB = 0.25
 """Memory of await_prompt, which holds on to a prompt while it runs."""
 
 
@@ -102,7 +102,7 @@ def estimate_jobs(
 ) -> list[Row]:
     """The bill for a thousand jobs, without what the service costs at rest."""
     bill, per_job = Bill(prices), dict(counts["per_job"])
-    per_job["lambda gb_seconds"] += assumed["prompt_seconds"] * _AWAIT_GB
+    per_job["lambda gb_seconds"] += assumed["prompt_seconds"] * AWAIT_GB
     per_job["sqs of the mapping"] = assumed["mapping_requests_per_job"]
     hours = _JOBS * assumed["prompt_seconds"] / 3600
     logs = _JOBS * assumed["log_kilobytes_per_job"] / 1e6
@@ -157,7 +157,7 @@ def estimate_rest(
             disks
             * (
                 bill.price("ebs", "gb_month", gib)
-                + bill.price("ebs", "mbps_month_above_125", _VOLUME_MBPS - _FREE_MBPS)
+                + bill.price("ebs", "mbps_month_above_125", VOLUME_MBPS - _FREE_MBPS)
             ),
         ),
     ]

@@ -1,5 +1,6 @@
 """What is counted, and what a bill makes of it."""
 
+from collections.abc import Mapping
 from typing import Any
 
 import pytest
@@ -7,7 +8,16 @@ import yaml
 
 from local.aws.count_calls import CALLS_PATH, CallCounter, describe_call
 from scripts.count_calls import Usage
-from scripts.print_costs import COSTS, Bill, Row, estimate_jobs, estimate_rest, format_table
+from scripts.print_costs import (
+    AWAIT_GB,
+    COSTS,
+    VOLUME_MBPS,
+    Bill,
+    Row,
+    estimate_jobs,
+    estimate_rest,
+    format_table,
+)
 
 _SIGNED = "AWS4-HMAC-SHA256 Credential=local/20261121/us-east-1/{}/aws4_request, Signature=x"
 
@@ -114,6 +124,31 @@ def test_instances_are_most_of_what_it_costs() -> None:
     ):
         hardware = sum(row.dollars for row in rows if row.what.startswith(("Inst", "Disks")))
         assert 0 < sum(row.dollars for row in rows) - hardware < hardware / 10
+
+
+def test_assumptions_are_what_the_templates_have(
+    template: Mapping[str, Any],
+    functions: Mapping[str, Any],
+    fleets_template: Mapping[str, Any],
+) -> None:
+    assumed = yaml.safe_load((COSTS / "assumptions.yaml").read_text())
+    parameters, resources = fleets_template["Parameters"], fleets_template["Resources"]
+    kinds = [resource["Type"] for resource in resources.values()]
+    groups = [r for r in resources.values() if r["Type"] == "AWS::AutoScaling::AutoScalingGroup"]
+    disk = resources["PulidLaunchTemplate"]["Properties"]["LaunchTemplateData"][
+        "BlockDeviceMappings"
+    ][0]["Ebs"]
+
+    assert assumed["endpoints"] == kinds.count("AWS::EC2::VPCEndpoint")
+    assert assumed["fleets"] == len(groups)
+    assert {str(assumed["prepared_instances"])} == {g["Properties"]["MaxSize"] for g in groups}
+    assert assumed["volume_gib"] == parameters["VolumeGiB"]["Default"]
+    assert assumed["instance_type"] == parameters["PulidInstanceType"]["Default"]
+    assert disk["Throughput"] == VOLUME_MBPS
+    megabytes = functions["await_prompt"].get(
+        "MemorySize", template["Globals"]["Function"]["MemorySize"]
+    )
+    assert megabytes == AWAIT_GB * 1024
 
 
 def test_every_price_has_a_page_to_check_it_against() -> None:

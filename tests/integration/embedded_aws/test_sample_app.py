@@ -11,7 +11,9 @@ from typing import Any
 import pytest
 from botocore.exceptions import ClientError
 
+from local.aws.count_calls import CALLS_PATH
 from local.aws.event_rules import ACCOUNT_ID
+from local.aws.gateway import USAGE_PATH
 
 from .conftest import BOOT_SECONDS, GROUP, SPEED, SampleAws, wait_for
 
@@ -226,6 +228,23 @@ def test_an_asynchronous_call_is_accepted_at_once_and_done_later(sample: SampleA
     )
     assert answer["StatusCode"] == 202
     wait_for(lambda: sample.events(mark))
+
+
+def test_what_functions_use_is_counted_and_what_others_use_is_not(sample: SampleAws) -> None:
+    def read(path: str) -> Any:
+        with urllib.request.urlopen(sample.running.endpoint + path, timeout=10) as answer:  # noqa: S310
+            return json.load(answer)
+
+    before, calls = read(USAGE_PATH)["test-record-events"], read(CALLS_PATH)
+    _invoke(sample, "test-record-events", {"detail-type": "counted", "time": "now"})
+    after = read(USAGE_PATH)["test-record-events"]
+
+    assert after["calls"] > before["calls"]
+    assert after["seconds"] > before["seconds"]
+    assert read(CALLS_PATH)["dynamodb PutItem"] > calls.get("dynamodb PutItem", 0)
+    # The tests' own, and the pollers'.
+    assert "cloudformation POST" not in calls
+    assert not any(name.startswith("sqs ") for name in calls)
 
 
 def test_objects_of_any_size_and_name_pass_the_gateway(sample: SampleAws) -> None:
