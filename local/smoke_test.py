@@ -90,11 +90,10 @@ def check_hops(backend: Backend, job: SampleJob, record: Job | None) -> Iterator
 
 def check_stage(backend: Backend) -> Iterator[Hop]:
     """What shows whether a stage works apart from the job: its tick, dead letters and alarms."""
-    stage = backend.ready["stage"]
     resources = list(_list_resources(backend))
     yield _try("scale_fleets ticks", _find_ticks, backend)
     yield _try("no dead letters", lambda names: _count_letters(backend, names), resources)
-    yield _try(f"no alarm of {stage}", lambda names: _read_alarms(backend, names), resources)
+    yield _try("no alarm", lambda names: _read_alarms(backend, names), resources)
 
 
 def _try(name: str, look: Callable[[Any], str], subject: Any) -> Hop:
