@@ -3,7 +3,7 @@
 import json
 import time
 import uuid
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
 from datetime import UTC, datetime, timedelta
 from typing import Any
@@ -29,7 +29,7 @@ _LAST_STATE_SECONDS = 15
 _ALARMS_AT_ONCE = 100
 
 
-class _HopError(Exception):
+class HopError(Exception):
     """When a hop did not do its part; the text says what is missing."""
 
 
@@ -93,13 +93,16 @@ def check_stage(backend: Backend) -> Iterator[Hop]:
     resources = list(_list_resources(backend))
     yield _try("scale_fleets ticks", _find_ticks, backend)
     yield _try("no dead letters", lambda names: _count_letters(backend, names), resources)
-    yield _try("no alarm", lambda names: _read_alarms(backend, names), resources)
+    options = choose_client_options(backend.ready["endpoint"], backend.ready["region"])
+    cloudwatch: Any = boto3.client("cloudwatch", **options)
+    alarms = [name for kind, _, name in resources if kind == "AWS::CloudWatch::Alarm"]
+    yield _try("no alarm", lambda names: look_at_alarms(cloudwatch, names), alarms)
 
 
 def _try(name: str, look: Callable[[Any], str], subject: Any) -> Hop:
     try:
         return Hop(name, passed=True, seen=look(subject))
-    except _HopError as error:
+    except HopError as error:
         return Hop(name, passed=False, seen=str(error))
 
 
@@ -115,7 +118,7 @@ def _await_end(backend: Backend, job_id: str, message_id: str, *, seconds: float
 
 def _find_instance(record: Job) -> str:
     if record.admitted_at is None:
-        raise _HopError("it waits in its fleet's task queue: has the fleet an instance?")
+        raise HopError("it waits in its fleet's task queue: has the fleet an instance?")
     return record.instance_id
 
 
@@ -131,7 +134,7 @@ def _find_execution(backend: Backend, record: Job) -> str:
                 break
             time.sleep(_LOOK_SECONDS)
     except client.exceptions.ExecutionDoesNotExist:
-        raise _HopError("there is no execution") from None
+        raise HopError("there is no execution") from None
     entered = {
         event["stateEnteredEventDetails"]["name"]
         for page in client.get_paginator("get_execution_history").paginate(executionArn=arn)
@@ -142,36 +145,36 @@ def _find_execution(backend: Backend, record: Job) -> str:
     states = json.loads(machine["definition"])["States"]
     tasks = [name for name, state in states.items() if state["Type"] == "Task"]
     if missing := [name for name in tasks if name not in entered]:
-        raise _HopError(f"{status}, and never came to {', '.join(missing)}")
+        raise HopError(f"{status}, and never came to {', '.join(missing)}")
     if status != "SUCCEEDED":
-        raise _HopError(status)
+        raise HopError(status)
     return " > ".join(tasks)
 
 
 def _find_prompt(record: Job) -> str:
     if record.failure is not None:
-        raise _HopError(f"{record.failure.code}: {record.failure.sentence}")
+        raise HopError(f"{record.failure.code}: {record.failure.sentence}")
     if record.submitted_at is None:
-        raise _HopError("no prompt was posted")
+        raise HopError("no prompt was posted")
     return f"{record.prompt_id}, attempt {record.attempt}"
 
 
 def _open_results(backend: Backend, job: SampleJob, record: Job) -> str:
     if not record.reply:
-        raise _HopError("there is no final answer")
+        raise HopError("there is no final answer")
     reply = read_reply(record.reply)
     if not reply.succeeded:
-        raise _HopError(reply.data["Error"])
+        raise HopError(reply.data["Error"])
     try:
         files = check_result(job, reply, backend.read_result)
     except (MediaCheckError, backend.s3.exceptions.NoSuchKey) as error:
-        raise _HopError(str(error)) from error
+        raise HopError(str(error)) from error
     return ", ".join(files)
 
 
 def _find_publication(record: Job) -> str:
     if record.published_at is None:
-        raise _HopError(f"the job is {record.state}")
+        raise HopError(f"the job is {record.state}")
     return f"{(record.published_at - record.received_at).total_seconds():.1f} s after its receipt"
 
 
@@ -190,7 +193,7 @@ def _find_reply(backend: Backend, job: SampleJob) -> str:
                     QueueUrl=queue_url, ReceiptHandle=message["ReceiptHandle"]
                 )
                 return "taken from it"
-    raise _HopError(f"nothing came within {_REPLY_SECONDS} s: is it subscribed to the topic?")
+    raise HopError(f"nothing came within {_REPLY_SECONDS} s: is it subscribed to the topic?")
 
 
 def _find_ticks(backend: Backend) -> str:
@@ -206,7 +209,7 @@ def _find_ticks(backend: Backend) -> str:
         if not late:
             return ", ".join(fleets)
         if time.monotonic() > end:
-            raise _HopError(f"no decision for {', '.join(late)} in {_TICK_SECONDS} s")
+            raise HopError(f"no decision for {', '.join(late)} in {_TICK_SECONDS} s")
         time.sleep(_LOOK_SECONDS)
 
 
@@ -235,14 +238,12 @@ def _count_letters(backend: Backend, resources: list[tuple[str, str, str]]) -> s
     }
     if full := {name: count for name, count in counts.items() if count}:
         listed = ", ".join(f"{count} in {name}" for name, count in full.items())
-        raise _HopError(f"{listed}: ml-service dlq list")
+        raise HopError(f"{listed}: ml-service dlq list")
     return f"{len(names)} queues are empty"
 
 
-def _read_alarms(backend: Backend, resources: list[tuple[str, str, str]]) -> str:
-    names = [name for kind, _, name in resources if kind == "AWS::CloudWatch::Alarm"]
-    options = choose_client_options(backend.ready["endpoint"], backend.ready["region"])
-    cloudwatch: Any = boto3.client("cloudwatch", **options)
+def look_at_alarms(cloudwatch: Any, names: Sequence[str]) -> str:
+    """How many of the alarms there are; raises HopError if one is raised."""
     alarms = [
         alarm
         for start in range(0, len(names), _ALARMS_AT_ONCE)
@@ -251,5 +252,5 @@ def _read_alarms(backend: Backend, resources: list[tuple[str, str, str]]) -> str
         )["MetricAlarms"]
     ]
     if raised := [alarm["AlarmName"] for alarm in alarms if alarm["StateValue"] == "ALARM"]:
-        raise _HopError(", ".join(raised))
+        raise HopError(", ".join(raised))
     return f"{len(alarms)} alarms"
