@@ -29,6 +29,7 @@ from ml_service.domain.jobs import Job
 from ml_service.domain.prompts import Progress, Prompt, PromptState
 from ml_service.domain.results import OutputFile
 from ml_service.domain.scaling import ScalerState, ScalingDecision
+from ml_service.domain.stage_counts import OpenJob
 from ml_service.ports import DeadLetter, MediaStream, QueuedMessage
 
 NOON = datetime(2026, 11, 21, 12, 0, tzinfo=UTC)
@@ -117,6 +118,13 @@ class InMemoryJobStore:
     def list_due(self, now: datetime, *, limit: int) -> Sequence[str]:
         due = [(job.due_at, job.job_id) for job in self.jobs.values() if job.due_at]
         return [job_id for due_at, job_id in sorted(due) if due_at <= now][:limit]
+
+    def list_open(self) -> Sequence[OpenJob]:
+        return [
+            OpenJob(job.fleet, job.workflow, job.state, job.late_after)
+            for job in self.jobs.values()
+            if job.due_at
+        ]
 
 
 class InMemoryFleetStore:

@@ -3,24 +3,23 @@
 import json
 from typing import Any
 
-from aws_lambda_powertools import Logger, Metrics
-from aws_lambda_powertools.metrics import MetricUnit
+from aws_lambda_powertools import Logger
 from aws_lambda_powertools.utilities.typing import LambdaContext
 
+from ml_service.adapters.embedded_metrics import report_answered_job, report_values
 from ml_service.bootstrap import make_clock, make_finish_job
 from ml_service.domain.hand_offs import HandOffState
 from ml_service.services.finish_job import StepError
 
 logger = Logger()
-metrics = Metrics()
 
 
 @logger.inject_lambda_context
-@metrics.log_metrics
 def handler(event: dict[str, Any], context: LambdaContext) -> dict[str, Any]:
     """Close the job that a step of the state machine, or an execution's end, is about."""
     job_id, run, error = _read_event(event)
-    job = make_finish_job().finish(job_id, run=run, error=error, now=make_clock().now())
+    now = make_clock().now()
+    job = make_finish_job().finish(job_id, run=run, error=error, now=now)
     logger.info(
         "job finished",
         extra={
@@ -32,10 +31,12 @@ def handler(event: dict[str, Any], context: LambdaContext) -> dict[str, Any]:
             "code": job.failure.code if job.failure else None,
         },
     )
-    metrics.add_metric(f"Jobs{job.state.title()}", MetricUnit.Count, 1)
+    # A repeat, or the event of an execution that had finished its job, counts nothing twice.
+    if job.published_at == now:
+        report_answered_job(job)
     if job.hand_off is not None and job.hand_off.state is HandOffState.FAILED:
         logger.warning("hand-off failed", extra={"job_id": job_id, "fleet": job.fleet})
-        metrics.add_metric("HandOffsFailed", MetricUnit.Count, 1)
+        report_values({"HandOffsFailed": 1})
     return {"status": job.state}
 
 

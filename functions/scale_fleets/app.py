@@ -36,6 +36,7 @@ def _report(fleet_tick: FleetTick) -> None:
         metrics = EphemeralMetrics()
         metrics.add_dimension("fleet", fleet_tick.fleet)
         metrics.add_metric("DesiredCapacity", MetricUnit.Count, decision.desired)
+        metrics.add_metric("MaximumCapacity", MetricUnit.Count, decision.observation.maximum)
         metrics.add_metric("RunningInstances", MetricUnit.Count, len(known))
         metrics.add_metric(
             "UnknownInstances", MetricUnit.Count, len(decision.observation.readings) - len(known)

@@ -1,19 +1,21 @@
-"""sweep_jobs: every minute, mends what a crash or a lost message has left undone."""
+"""sweep_jobs: every minute, mends what was left undone, and counts what the stage holds."""
 
 from typing import Any
 
-from aws_lambda_powertools import Logger, Metrics
-from aws_lambda_powertools.metrics import MetricUnit
+from aws_lambda_powertools import Logger
 from aws_lambda_powertools.utilities.typing import LambdaContext
 
-from ml_service.bootstrap import make_clock, make_sweep_jobs
+from ml_service.adapters.embedded_metrics import (
+    report_answered_job,
+    report_counts,
+    report_values,
+)
+from ml_service.bootstrap import make_clock, make_count_jobs, make_sweep_jobs
 
 logger = Logger()
-metrics = Metrics()
 
 
 @logger.inject_lambda_context
-@metrics.log_metrics
 def handler(event: dict[str, Any], context: LambdaContext) -> None:
     """Sweep once; an error of one job shows in the function's own, after the others are mended."""
     report = make_sweep_jobs().sweep(make_clock().now())
@@ -26,6 +28,9 @@ def handler(event: dict[str, Any], context: LambdaContext) -> None:
             },
         )
     for action, count in report.counts.items():
-        metrics.add_metric(f"Swept{action.title().replace('_', '')}", MetricUnit.Count, count)
+        report_values({f"Swept{action.title().replace('_', '')}": count})
+    for job in report.answered:
+        report_answered_job(job)
+    report_counts(make_count_jobs().count(make_clock().now()))
     if report.errors:
         raise ExceptionGroup("jobs that could not be mended", report.errors)

@@ -6,6 +6,7 @@ from collections.abc import Iterator
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import replace
 from datetime import timedelta
+from operator import attrgetter
 from pathlib import Path
 from typing import Any
 
@@ -28,6 +29,7 @@ from ml_service.domain.scaling import (
     decide_scaling,
 )
 from ml_service.domain.scaling_policy import ScalingPolicy
+from ml_service.domain.stage_counts import OpenJob
 from ml_service.ports import (
     DeadLetter,
     DeadLetterQueue,
@@ -184,6 +186,19 @@ class TestJobStore:
         assert jobs.list_due(later, limit=9) == [JOB_ID]
         jobs.save(closed.mark_published(NOON))
         assert jobs.list_due(later, limit=9) == []
+
+    def test_open_jobs_are_told_with_what_is_counted_of_them(self, jobs: JobStore):
+        running = make_job("latent-sync", job_id="runs").admit(
+            instance="i", instance_id="i", address="a", at=NOON
+        )
+        jobs.add(make_job())
+        jobs.add(running.model_copy(update={"version": 1}))
+        jobs.add(make_job(job_id="done").close(JobState.FAILED, reply="r", at=NOON))
+        jobs.save(jobs.get("done").mark_published(NOON))
+        assert sorted(jobs.list_open(), key=attrgetter("fleet")) == [
+            OpenJob("lip-sync", "latent-sync", JobState.ADMITTED, running.late_after),
+            OpenJob("pulid", "flux-prompt", JobState.QUEUED, make_job().deadline),
+        ]
 
     def test_a_job_id_is_taken_once(self, jobs: JobStore):
         assert jobs.add(make_job())

@@ -16,7 +16,9 @@ ACCOUNT = "123456789012"  # moto's own
 
 # moto has no such resources; none of them has a name or a variable that a test here reads.
 _UNKNOWN_TO_MOTO = {
+    "AWS::CloudWatch::Alarm",
     "AWS::Lambda::EventInvokeConfig",
+    "AWS::Logs::QueryDefinition",
     "AWS::S3::BucketPolicy",
     "AWS::SNS::TopicPolicy",
     "AWS::SQS::QueuePolicy",

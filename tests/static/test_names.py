@@ -74,6 +74,7 @@ def test_outputs_lead_to_the_resources_of_their_name(deployment: Deployment) -> 
         "JobTableName": names["JobTable"],
         "FleetTableName": names["FleetTable"],
         "RunJobStateMachineArn": names["RunJobStateMachine"],
+        "AlarmTopicArn": names["AlarmTopic"],
         "FunctionsSecurityGroupId": names["FunctionsSecurityGroup"],
     }
 
@@ -87,7 +88,8 @@ def test_dashboard_shows_only_what_is_deployed(deployment: Deployment) -> None:
     metrics = [
         metric
         for widget in deployment.dashboard["widgets"]
-        for metric in widget["properties"]["metrics"]
+        for metric in widget["properties"].get("metrics", ())
+        if isinstance(metric[0], str)
     ]
 
     aws_metrics = [metric for metric in metrics if metric[0].startswith("AWS/")]

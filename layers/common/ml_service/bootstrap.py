@@ -24,6 +24,7 @@ from ml_service.services.await_prompt import AwaitPrompt
 from ml_service.services.cancel_prompt import CancelPrompt
 from ml_service.services.choose_instance import ChooseInstance
 from ml_service.services.collect_outputs import CollectOutputs
+from ml_service.services.count_jobs import CountJobs
 from ml_service.services.dispatch_jobs import DispatchJobs
 from ml_service.services.finish_job import FinishJob
 from ml_service.services.hand_off_video import HandOffVideo
@@ -187,6 +188,17 @@ def make_sweep_jobs() -> SweepJobs:
         runner=StepFunctionsJobRunner(_aws.stepfunctions, settings.state_machine_arn),
         finish=_make_finish_job(settings),
         canceller=_make_canceller(settings.cancel_prompt_function_name),
+    )
+
+
+@cache
+def make_count_jobs() -> CountJobs:
+    """What sweep_jobs counts after its sweep."""
+    settings = load_settings(SweepJobsSettings)
+    return CountJobs(
+        fleets=settings.fleets.keys(),
+        jobs=_make_job_store(settings.job_table_name),
+        store=_make_fleet_store(settings.fleet_table_name),
     )
 
 

@@ -13,6 +13,7 @@ from ml_service.domain.manifests import Conversion
 from ml_service.domain.prompts import Progress, Prompt
 from ml_service.domain.results import OutputFile
 from ml_service.domain.scaling import ScalerState, ScalingDecision
+from ml_service.domain.stage_counts import OpenJob
 
 REFUSAL_CODE_ATTRIBUTE = "RefusalCode"
 REFUSAL_REASON_ATTRIBUTE = "RefusalReason"
@@ -122,6 +123,9 @@ class JobStore(Protocol):
 
     def list_due(self, now: datetime, *, limit: int) -> Sequence[str]:
         """Ids of jobs whose due time has come, the longest due first; may lag a little behind."""
+
+    def list_open(self) -> Sequence[OpenJob]:
+        """Every job with something left to be done; may lag a little behind."""
 
 
 class FleetStore(Protocol):

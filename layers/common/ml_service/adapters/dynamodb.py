@@ -16,8 +16,9 @@ from ml_service.domain.fleets import (
     GroupMember,
     Instance,
 )
-from ml_service.domain.jobs import Job
+from ml_service.domain.jobs import Job, JobState
 from ml_service.domain.scaling import ScalerState, ScalingDecision
+from ml_service.domain.stage_counts import OpenJob
 
 if TYPE_CHECKING:
     from types_boto3_dynamodb.service_resource import Table
@@ -84,6 +85,15 @@ class DynamoDBJobStore:
             Limit=limit,
         )
         return [str(item["job_id"]) for item in page["Items"]]
+
+    def list_open(self) -> Sequence[OpenJob]:
+        """The whole index of open jobs, which holds what is read of each."""
+        items = read_items(
+            self._table.query,
+            IndexName="open-jobs",
+            KeyConditionExpression=Key("open_jobs").eq(_OPEN),
+        )
+        return [_to_open_job(item) for item in items]
 
 
 class DynamoDBFleetStore:
@@ -372,7 +382,19 @@ def _to_job_item(job: Job) -> dict[str, Any]:
     item = {**columns, "record": job.model_dump_json()}
     if job.due_at is not None:
         item |= {"open_jobs": _OPEN, "due_at": _to_epoch(job.due_at)}
+        if job.late_after is not None:
+            item["late_after"] = _to_epoch(job.late_after)
     return item
+
+
+def _to_open_job(item: Mapping[str, Any]) -> OpenJob:
+    late_after = item.get("late_after")
+    return OpenJob(
+        fleet=item["fleet"],
+        workflow=item["workflow"],
+        state=JobState(item["state"]),
+        late_after=None if late_after is None else _from_epoch(late_after),
+    )
 
 
 def _to_item(value: Mapping[str, Any]) -> dict[str, Any]:

@@ -195,6 +195,13 @@ class Job(BaseModel):
         return _after(self.closed_at, CANCEL_GRACE) if self.abandoned else None
 
     @property
+    def late_after(self) -> datetime | None:
+        """When it is to be closed, and then answered, at the latest; None once it is."""
+        if self.state.is_final:
+            return None if self.published_at else _after(self.closed_at, PUBLISH_GRACE)
+        return _after(self.run_deadline, CLOSE_GRACE) or self.deadline
+
+    @property
     def needs_hand_off(self) -> bool:
         """Whether the job has a video that was not handed on yet."""
         return (

@@ -43,6 +43,8 @@ class SweepReport:
 
     counts: Counter[SweepAction] = field(default_factory=Counter)
     job_ids: list[str] = field(default_factory=list)
+    answered: list[Job] = field(default_factory=list)
+    """Those of the jobs whose answer has gone out in this sweep."""
     errors: list[Exception] = field(default_factory=list)
     """Of jobs that could not be mended; each is due again in the next sweep."""
 
@@ -63,7 +65,7 @@ class SweepJobs:
         report = SweepReport()
         for job_id in self.jobs.list_due(now, limit=_LIMIT):
             try:
-                action = self._mend(job_id, now)
+                action = self._mend(job_id, now, report)
             except Exception as error:  # noqa: BLE001  (kept in the report, which the handler raises)
                 report.errors.append(error)
                 continue
@@ -77,24 +79,29 @@ class SweepJobs:
                 report.errors.append(error)
         return report
 
-    def _mend(self, job_id: str, now: datetime) -> SweepAction | None:
+    def _mend(self, job_id: str, now: datetime, report: SweepReport) -> SweepAction | None:
         job = self.jobs.get(job_id)
         if job.due_at is None or job.due_at > now:
             return None  # the index lags behind the records
         if job.state.is_final:
             if job.published_at is None or job.needs_hand_off:
-                finished = self.finish.finish(job_id, run=job.run, error=None, now=now)
+                finished = self._finish(job, None, now, report)
                 return _tell_finished(job, finished)
             self.canceller.cancel_abandoned(job_id)
             return SweepAction.CANCELLED
         if job.state is JobState.ADMITTED:
             if self.runner.start(job_id, job.run):
                 return SweepAction.RESTARTED
-            lost = StepError("EXECUTION_LOST")
-            self.finish.finish(job_id, run=job.run, error=lost, now=now)
+            self._finish(job, StepError("EXECUTION_LOST"), now, report)
             return SweepAction.CLOSED
-        self.finish.finish(job_id, run=job.run, error=_expired(job), now=now)
+        self._finish(job, _expired(job), now, report)
         return SweepAction.CLOSED
+
+    def _finish(self, job: Job, error: StepError | None, now: datetime, report: SweepReport) -> Job:
+        finished = self.finish.finish(job.job_id, run=job.run, error=error, now=now)
+        if finished.published_at == now:
+            report.answered.append(finished)
+        return finished
 
     def _return_slots(self, fleet: str, report: SweepReport) -> None:
         for instance in self.store.list_instances(fleet):
