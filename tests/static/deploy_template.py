@@ -3,6 +3,7 @@
 import ast
 import json
 from collections.abc import Iterator, Mapping, Sequence
+from contextlib import contextmanager
 from dataclasses import dataclass
 from typing import Any
 
@@ -44,6 +45,15 @@ class Deployment:
 
 def deploy_template(transformed: Mapping[str, Any], stage: str) -> Deployment:
     """Create one stage's stack, read it, and forget it."""
+    with deployed_template(transformed, stage) as deployment:
+        return deployment
+
+
+@contextmanager
+def deployed_template(
+    transformed: Mapping[str, Any], stage: str, **changes: str
+) -> Iterator[Deployment]:
+    """One stage's stack, on moto in this process; ``changes`` are of parameters."""
     kept = {
         name: resource
         for name, resource in transformed["Resources"].items()
@@ -57,6 +67,7 @@ def deploy_template(transformed: Mapping[str, Any], stage: str) -> Deployment:
         "InputBuckets": "inputs-one,inputs-two",
         "MediaConvertBuckets": "videos-one,videos-two",
         "MediaConvertQueueArns": ",".join(CONVERSION_QUEUES),
+        **changes,
     }
     with pytest.MonkeyPatch.context() as environment:
         environment.setenv("AWS_ACCESS_KEY_ID", "none")
@@ -79,7 +90,7 @@ def deploy_template(transformed: Mapping[str, Any], stage: str) -> Deployment:
                     "StackResourceSummaries"
                 ]
             }
-            return Deployment(
+            yield Deployment(
                 stage=stage,
                 names=names,
                 outputs={o["OutputKey"]: o["OutputValue"] for o in stack["Outputs"]},
