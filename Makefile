@@ -72,13 +72,19 @@ check: setup ## Format, lint, types, the dependency rule and the workflows
 	$(BIN)/ml-service workflows check
 
 .PHONY: build
-build: setup .venv-sam/.installed ## Check templates and state machine, build what sam deploy uploads
+build: setup .venv-sam/.installed .venv-checks/.installed ## Check templates and state machine, build what sam deploy uploads
 	$(BIN)/python -m scripts.build_application
 
 # The SAM command line's pins contradict ours, hence an environment of its own.
 .venv-sam/.installed: Makefile
 	$(BIN)/uv venv --quiet --clear --python $(BIN)/python .venv-sam
 	$(BIN)/uv pip install --quiet --python .venv-sam aws-sam-cli==1.170.0
+	@touch $@
+
+# So do those of the programs that look for what is unsafe.
+.venv-checks/.installed: Makefile
+	$(BIN)/uv venv --quiet --clear --python $(BIN)/python .venv-checks
+	$(BIN)/uv pip install --quiet --python .venv-checks checkov==3.3.30 pip-audit==2.10.1
 	@touch $@
 
 .PHONY: emulate

@@ -12,6 +12,7 @@ from pathlib import Path
 from samtranslator.model.exceptions import InvalidDocumentException
 
 from local.check_workflows import check_workflows
+from scripts.check_security import audit_dependencies, find_template_faults
 from scripts.check_state_machine import find_definition_faults
 from scripts.lint_template import lint_plain, lint_transformed
 from scripts.transform_template import read_template, transform_template
@@ -55,6 +56,19 @@ def check_transformed_template(path: Path = TEMPLATE) -> None:
 def check_fleets_template(path: Path = FLEETS_TEMPLATE) -> None:
     """The instances' template, which needs no transform."""
     _refuse(lint_plain(path))
+
+
+def check_security() -> None:
+    """Both templates, by checkov; what it may not say stands in .checkov.yaml."""
+    if faults := find_template_faults([TEMPLATE, FLEETS_TEMPLATE]):
+        raise BuildError(faults)
+
+
+def audit_layer() -> str:
+    """The advisories on what the layer holds; gives the reason if nobody here knows any."""
+    faults, unknown = audit_dependencies()
+    _refuse(faults)
+    return f"not audited: {unknown}" if unknown else ""
 
 
 def check_state_machines(path: Path = TEMPLATE) -> None:
@@ -132,10 +146,12 @@ def _refuse(faults: Sequence[str]) -> None:
         raise BuildError("\n".join(faults))
 
 
-STEPS: Sequence[tuple[str, Callable[[], None]]] = (
+STEPS: Sequence[tuple[str, Callable[[], str | None]]] = (
     ("sam validate --lint", validate_template),
     ("lint of the transformed template", check_transformed_template),
     ("lint of the fleets' template", check_fleets_template),
+    ("checkov", check_security),
+    ("pip-audit", audit_layer),
     ("state machine", check_state_machines),
     ("workflows", check_shipped_workflows),
     ("sam build", build_application),
@@ -148,11 +164,11 @@ def main() -> int:
         started = time.monotonic()
         print(f"{title:<36}", end="", flush=True)
         try:
-            step()
+            note = step()
         except BuildError as error:
             print(f"failed\n\n{error}")
             return 1
-        print(f"ok {time.monotonic() - started:6.1f} s")
+        print(f"ok {time.monotonic() - started:6.1f} s  {note or ''}".rstrip())
     print("\nDeploy with: .venv-sam/bin/sam deploy --config-env dev")
     return 0
 
