@@ -87,6 +87,11 @@ class AwsClients:
         return client
 
     @cached_property
+    def cloudwatch(self) -> Any:
+        """CloudWatch."""
+        return self.client("cloudwatch")
+
+    @cached_property
     def ec2(self) -> "EC2Client":
         """EC2."""
         client: EC2Client = self.client("ec2")

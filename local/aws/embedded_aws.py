@@ -15,6 +15,7 @@ from typing import Any, Final, Generic, TypeVar
 
 from aiohttp import web
 
+from local.aws.alarm_watch import AlarmWatch
 from local.aws.clients import ACCESS_KEY, SECRET_KEY, AwsClients
 from local.aws.event_rules import EventRules
 from local.aws.event_sources import QueuePoller
@@ -70,6 +71,9 @@ class EmbeddedAws:
         moto: MotoServer,
         runtime: LambdaRuntime,
         cleanup: AsyncExitStack,
+        *,
+        run_folder: Path,
+        has_logs: bool,
     ) -> None:
         """Take the running parts and how to end them."""
         self.clock = clock
@@ -79,6 +83,8 @@ class EmbeddedAws:
         self._moto = moto
         self._runtime = runtime
         self._rules = EventRules(self.clients, runtime, clock)
+        self.alarms = AlarmWatch(self.clients, clock, run_folder)
+        self._has_logs = has_logs
         self._stacks: list[DeployedStack] = []
         self._cleanup = cleanup
 
@@ -112,7 +118,15 @@ class EmbeddedAws:
                 show_logs=options.show_function_logs,
             )
             cleanup.push_async_callback(runtime.stop)
-            aws = cls(clock, gateway, moto, runtime, cleanup.pop_all())
+            aws = cls(
+                clock,
+                gateway,
+                moto,
+                runtime,
+                cleanup.pop_all(),
+                run_folder=run_folder,
+                has_logs=not options.show_function_logs,
+            )
             gateway.connect(
                 moto=moto.clients.endpoint,
                 runtime=runtime,
@@ -162,6 +176,9 @@ class EmbeddedAws:
                 poller.start()
         self._cleanup.push_async_callback(self._rules.stop)
         await self._rules.start()
+        if self._has_logs:  # else nothing is measured that could be read
+            self._cleanup.push_async_callback(self.alarms.stop)
+            self.alarms.start()
 
     def warm_up(self) -> None:
         """Start a process of every function in the background: in use they would be there."""

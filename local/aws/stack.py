@@ -230,6 +230,8 @@ def _create_by_api(
             clients.autoscaling.put_warm_pool(**_with_numbers(properties))
         case plans.LIFECYCLE_HOOK:
             clients.autoscaling.put_lifecycle_hook(**_with_numbers(properties))
+        case plans.ALARM:
+            clients.cloudwatch.put_metric_alarm(**_read_alarm(properties))
         case plans.SUBSCRIPTION:
             names = ("TopicArn", "Protocol", "Endpoint")
             clients.sns.subscribe(
@@ -240,6 +242,16 @@ def _create_by_api(
                     if name not in names
                 },
             )
+
+
+def _read_alarm(properties: Mapping[str, Any]) -> dict[str, Any]:
+    """Give an alarm its types: a parameter's number and a condition's choice come as text."""
+    enabled = str(properties.get("ActionsEnabled", True)).lower() == "true"
+    return {
+        **properties,
+        "Threshold": float(properties["Threshold"]),
+        "ActionsEnabled": enabled,
+    }
 
 
 def _with_numbers(properties: Mapping[str, Any]) -> dict[str, Any]:

@@ -24,6 +24,7 @@ FUNCTION: Final = "AWS::Lambda::Function"
 WARM_POOL: Final = "AWS::AutoScaling::WarmPool"
 LIFECYCLE_HOOK: Final = "AWS::AutoScaling::LifecycleHook"
 SUBSCRIPTION: Final = "AWS::SNS::Subscription"
+ALARM: Final = "AWS::CloudWatch::Alarm"
 _LAYER: Final = "AWS::Lambda::LayerVersion"
 _SAM_FUNCTION: Final = "AWS::Serverless::Function"
 _SAM_LAYER: Final = "AWS::Serverless::LayerVersion"
@@ -32,7 +33,7 @@ _SAM_STATE_MACHINE: Final = "AWS::Serverless::StateMachine"
 # Dropped from the template although moto knows some of them: an event source mapping inside moto
 # swallows every message that is sent to its queue.
 _HELD_TYPES: Final = frozenset(
-    {EVENT_SOURCE_MAPPING, EVENT_INVOKE_CONFIG, WARM_POOL, LIFECYCLE_HOOK, SUBSCRIPTION}
+    {EVENT_SOURCE_MAPPING, EVENT_INVOKE_CONFIG, WARM_POOL, LIFECYCLE_HOOK, SUBSCRIPTION, ALARM}
 )
 _SUBSTITUTION: Final = re.compile(r"\$\{([A-Za-z_]\w*)\}")
 

@@ -19,7 +19,11 @@ class VirtualClock:
 
     def now(self) -> float:
         """Tell the virtual time in epoch seconds."""
-        return self.origin + (time.time() - self.origin) * self.rate
+        return self.at(time.time())
+
+    def at(self, real: float) -> float:
+        """Tell the virtual time at a real one, both in epoch seconds."""
+        return self.origin + (real - self.origin) * self.rate
 
     def real_seconds(self, virtual_seconds: float) -> float:
         """Tell how many real seconds a span of virtual seconds takes."""

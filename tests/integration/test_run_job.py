@@ -13,7 +13,9 @@ from typing import Any
 import pytest
 import requests
 
+from local.aws.alarm_rules import judge_alarm, list_metrics
 from local.aws.embedded_aws import AwsOptions, EmbeddedAws, RunningAws, running_embedded_aws
+from local.aws.metric_store import MetricStore
 from local.backend import Backend, Reply
 from local.find_backend import Target
 from local.local_mode import LocalDeployment, LocalOptions, deploy_ml_service
@@ -50,6 +52,7 @@ class Stage(Backend):
     def __init__(self, aws: RunningAws[LocalDeployment]) -> None:
         super().__init__(asdict(aws.deployed))
         self.sfn = aws.client("stepfunctions")
+        self.cloudwatch = aws.client("cloudwatch")
         self.autoscaling = aws.client("autoscaling")
         self.clock = SystemClock(rate=aws.clock.rate, origin=aws.clock.origin)
         self.dynamodb = aws.client("dynamodb")
@@ -88,6 +91,10 @@ class Stage(Backend):
             return next((i for i in self.fleets.list_instances(fleet) if i.is_ready), None)
 
         return self.await_value(look)
+
+    def list_alarms(self) -> dict[str, dict[str, Any]]:
+        alarms = self.cloudwatch.describe_alarms()["MetricAlarms"]
+        return {alarm["AlarmName"]: alarm for alarm in alarms}
 
     def forget_reply(self, partial_name: str) -> None:
         """Another one is to come."""
@@ -373,3 +380,51 @@ def test_who_waits_for_a_dropped_message_is_answered(
     assert capsys.readouterr().out.split()[-1] == "CANCELLED"
     assert stage.await_reply(name).data["Error"] == "The job was stopped by an operator."
     assert stage.jobs.get(job_id).state is JobState.CANCELLED
+
+
+def test_every_alarm_rings_when_it_should_and_ends(stage: Stage):
+    """As the template defines them, on the series that each is made for."""
+    alarms = stage.list_alarms()
+    assert len(alarms) == 25
+    for name, alarm in alarms.items():
+        span = 60 * alarm["EvaluationPeriods"]
+        store = MetricStore()
+        trouble, relief = _choose_values(alarm)
+        for at in range(0, span, 60):
+            _put_values(alarm, store, trouble, at=at)
+        assert judge_alarm(alarm, store, now=span, state="OK") == "ALARM", name
+        for at in range(span, 2 * span, 60):
+            _put_values(alarm, store, relief, at=at)
+        assert judge_alarm(alarm, store, now=2 * span, state="ALARM") == "OK", name
+
+
+def _choose_values(alarm: dict[str, Any]) -> tuple[dict[str, float], dict[str, float]]:
+    """Values by metric that mean trouble, and those that follow when it is over."""
+    if alarm["AlarmName"].endswith("-no-capacity"):
+        return {"WaitingJobs": 1, "ReadyInstances": 0}, {"WaitingJobs": 1, "ReadyInstances": 1}
+    if alarm["AlarmName"].endswith("-at-maximum"):
+        full = {"DesiredCapacity": 3, "MaximumCapacity": 3}
+        return {"WaitingJobs": 1, **full}, {"WaitingJobs": 0, **full}
+    if alarm["AlarmName"].endswith("-scaler-silent"):
+        return {}, {"DesiredCapacity": 1}
+    limit = alarm["Threshold"]
+    return {alarm["MetricName"]: limit + 1}, {alarm["MetricName"]: limit}
+
+
+def _put_values(
+    alarm: dict[str, Any], store: MetricStore, values: dict[str, float], *, at: float
+) -> None:
+    for metric, _ in list_metrics(alarm).values():
+        if metric.name in values:
+            store.put(metric, at, [values[metric.name]])
+
+
+def test_an_instance_in_quarantine_rings_until_it_is_out(stage: Stage):
+    """Through the functions' own output, the collector and CloudWatch's API."""
+    name = f"{stage.ready['stage']}-ml-service-makeup-instance-quarantined"
+    stage.await_ready("makeup")
+    with stage.drained("makeup"):
+        stage.await_value(lambda: stage.list_alarms()[name]["StateValue"] == "ALARM" or None)
+    stage.await_value(lambda: stage.list_alarms()[name]["StateValue"] == "OK" or None)
+    silent = f"{stage.ready['stage']}-ml-service-makeup-scaler-silent"
+    assert stage.list_alarms()[silent]["StateValue"] == "OK"

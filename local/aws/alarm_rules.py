@@ -1,0 +1,81 @@
+"""How CloudWatch judges an alarm: the last periods' values, their limit, and what is missing."""
+
+import operator
+from collections.abc import Callable, Mapping, Sequence
+from typing import Any, Final, Literal
+
+from local.aws.metric_math import evaluate_expression
+from local.aws.metric_store import MINUTE, Metric, MetricStore
+
+AlarmState = Literal["OK", "ALARM", "INSUFFICIENT_DATA"]
+
+_COMPARISONS: Final[Mapping[str, Callable[[float, float], bool]]] = {
+    "GreaterThanThreshold": operator.gt,
+    "GreaterThanOrEqualToThreshold": operator.ge,
+    "LessThanThreshold": operator.lt,
+    "LessThanOrEqualToThreshold": operator.le,
+}
+
+
+def judge_alarm(
+    alarm: Mapping[str, Any], store: MetricStore, *, now: float, state: AlarmState
+) -> AlarmState:
+    """Give an alarm's state at the beginning of a minute; ``state`` is the one before.
+
+    The alarm is as CloudWatch's API describes it; all of its periods have to be out of the limit.
+    """
+    period = _find_period(alarm)
+    datapoints = [
+        _compute_datapoint(alarm, store, start=now - period * number, seconds=period)
+        for number in range(1, alarm["EvaluationPeriods"] + 1)
+    ]
+    return judge_datapoints(alarm, datapoints, state=state)
+
+
+def judge_datapoints(
+    alarm: Mapping[str, Any], datapoints: Sequence[float | None], *, state: AlarmState
+) -> AlarmState:
+    """Give the state that follows from the values of an alarm's periods, None where one lacks."""
+    exceeds = _COMPARISONS[alarm["ComparisonOperator"]]
+    missing = alarm.get("TreatMissingData", "missing")
+    verdicts = []
+    for value in datapoints:
+        if value is not None:
+            verdicts.append(exceeds(value, alarm["Threshold"]))
+        elif missing in ("breaching", "notBreaching"):
+            verdicts.append(missing == "breaching")
+    if not verdicts:
+        return state if missing == "ignore" else "INSUFFICIENT_DATA"
+    return "ALARM" if all(verdicts) else "OK"
+
+
+def list_metrics(alarm: Mapping[str, Any]) -> Mapping[str, tuple[Metric, str]]:
+    """Give the metrics that an alarm looks at with their statistics, by their ids."""
+    if not alarm.get("Metrics"):
+        return {"": (_read_metric(alarm), alarm["Statistic"])}
+    return {
+        query["Id"]: (_read_metric(query["MetricStat"]["Metric"]), query["MetricStat"]["Stat"])
+        for query in alarm["Metrics"]
+        if "MetricStat" in query
+    }
+
+
+def _find_period(alarm: Mapping[str, Any]) -> int:
+    periods = [q["MetricStat"]["Period"] for q in alarm.get("Metrics") or () if "MetricStat" in q]
+    return max(int(max(periods) if periods else alarm["Period"]), MINUTE)
+
+
+def _compute_datapoint(
+    alarm: Mapping[str, Any], store: MetricStore, *, start: float, seconds: float
+) -> float | None:
+    values = {
+        key: store.compute(metric, statistic, start=start, seconds=seconds)
+        for key, (metric, statistic) in list_metrics(alarm).items()
+    }
+    expressions = [q["Expression"] for q in alarm.get("Metrics") or () if "Expression" in q]
+    return evaluate_expression(expressions[0], values) if expressions else values[""]
+
+
+def _read_metric(described: Mapping[str, Any]) -> Metric:
+    dimensions = {d["Name"]: d["Value"] for d in described.get("Dimensions", ())}
+    return Metric.of(described["Namespace"], described["MetricName"], dimensions)
