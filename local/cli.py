@@ -266,6 +266,19 @@ def show_job(
     raise typer.Exit(run_show(Target(ready_file, endpoint, stage), job_id))
 
 
+@app.command("alarms")
+def show_alarms(
+    ready_file: ReadyFileOption = None,
+    endpoint: EndpointOption = None,
+    stage: StageOption = None,
+) -> None:
+    """List the alarms of a stage; exits with 1 if one rings."""
+    from local.find_backend import Target
+    from local.list_alarms import run_alarms
+
+    raise typer.Exit(run_alarms(Target(ready_file, endpoint, stage)))
+
+
 @app.command("load")
 def run_load_test(
     jobs: Annotated[

@@ -2,7 +2,7 @@
 
 import asyncio
 import uuid
-from collections.abc import Awaitable, Callable, Mapping
+from collections.abc import Awaitable, Callable, Mapping, Sequence
 from dataclasses import dataclass
 from datetime import UTC, datetime
 from functools import partial
@@ -18,6 +18,7 @@ from local.aws.gateway import PAGES_PATH
 from local.console.read_form import FormError, FormValue, UploadedFile, list_fields, read_values
 from local.console.read_stage import StageReader
 from local.job_messages import make_message
+from local.list_alarms import AlarmView, list_alarms
 from local.local_deployment import LocalDeployment
 from ml_service.adapters.workflow_files import load_catalog
 from ml_service.domain.errors import JobNotFoundError, WorkflowError
@@ -92,6 +93,8 @@ class Console:
                 web.get("/jobs/{job_id}", self._show_job),
                 web.get("/jobs/{job_id}/state", self._refresh_job),
                 web.get("/jobs/{job_id}/{side:inputs|results}/{number:[0-9]+}", self._send_media),
+                web.get("/alarms", self._show_alarms),
+                web.get("/alarms/list", self._refresh_alarms),
                 web.get("/submit", self._choose_workflow),
                 web.get("/submit/{workflow}", self._show_form),
                 web.post("/submit/{workflow}", self._submit),
@@ -128,6 +131,18 @@ class Console:
     async def _refresh_jobs(self, _: web.Request) -> web.Response:
         jobs = await asyncio.to_thread(self._connected().reader.list_jobs)
         return self._render("_jobs.html", jobs=jobs[:_MOST_JOBS], total=len(jobs))
+
+    async def _show_alarms(self, _: web.Request) -> web.Response:
+        return self._render("alarms.html", alarms=await self._list_alarms())
+
+    async def _refresh_alarms(self, _: web.Request) -> web.Response:
+        return self._render("_alarms.html", alarms=await self._list_alarms())
+
+    async def _list_alarms(self) -> Sequence[AlarmView]:
+        stage = self._connected()
+        return await asyncio.to_thread(
+            list_alarms, stage.clients.cloudwatch, stage.deployment.stage
+        )
 
     async def _show_job(self, request: web.Request) -> web.Response:
         return await self._render_job("job.html", request)

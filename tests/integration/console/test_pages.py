@@ -11,6 +11,8 @@ import requests
 from PIL import Image
 
 from local.backend import Backend
+from local.find_backend import Target
+from local.list_alarms import run_alarms
 from local.sample_media import make_image, make_video
 from local.start_local_mode import running_local_mode
 from tests.integration.console.browser import IS_INSTALLED, running_browser
@@ -99,6 +101,14 @@ def test_fleets_show_queue_instances_and_streaks(site: Site) -> None:
     for instance in instances:
         assert f"<code>{instance.instance_id}</code>" in html
         assert f"<code>{instance.address}</code>" in html
+
+
+def test_alarms_show_their_state_as_the_command_does(site: Site, capsys) -> None:
+    """On a page of their own, and in the terminal, which tells by its status if one rings."""
+    page = site.get("/alarms/list").text
+    assert page.count("<code>prod-ml-service-") == 25
+    assert run_alarms(Target(endpoint=site.root)) == int("rings" in page)
+    assert "prod-ml-service-pulid-no-capacity" in capsys.readouterr().out
 
 
 def test_pictures_sent_by_the_form_come_back_as_results(site: Site) -> None:

@@ -1,0 +1,1 @@
+"""The CloudWatch dashboard as a picture, with what local mode has measured."""
