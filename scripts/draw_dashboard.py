@@ -1,4 +1,4 @@
-"""Draws docs/dashboard.png: the template's dashboard, with what half an hour on this machine brings."""
+"""Draws docs/dashboard.png: the dashboard with what half an hour on this machine brings."""
 
 from pathlib import Path
 

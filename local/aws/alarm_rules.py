@@ -52,7 +52,8 @@ def judge_datapoints(
 def list_metrics(alarm: Mapping[str, Any]) -> Mapping[str, tuple[Metric, str]]:
     """Give the metrics that an alarm looks at with their statistics, by their ids."""
     if not alarm.get("Metrics"):
-        return {"": (_read_metric(alarm), alarm["Statistic"])}
+        statistic = alarm.get("Statistic") or alarm["ExtendedStatistic"]
+        return {"": (_read_metric(alarm), statistic)}
     return {
         query["Id"]: (_read_metric(query["MetricStat"]["Metric"]), query["MetricStat"]["Stat"])
         for query in alarm["Metrics"]
@@ -72,8 +73,12 @@ def _compute_datapoint(
         key: store.compute(metric, statistic, start=start, seconds=seconds)
         for key, (metric, statistic) in list_metrics(alarm).items()
     }
-    expressions = [q["Expression"] for q in alarm.get("Metrics") or () if "Expression" in q]
-    return evaluate_expression(expressions[0], values) if expressions else values[""]
+    if not alarm.get("Metrics"):
+        return values[""]
+    returned = next(query for query in alarm["Metrics"] if query.get("ReturnData", True))
+    if "Expression" in returned:
+        return evaluate_expression(returned["Expression"], values)
+    return values[returned["Id"]]
 
 
 def _read_metric(described: Mapping[str, Any]) -> Metric:

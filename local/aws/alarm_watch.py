@@ -10,6 +10,7 @@ from botocore.exceptions import BotoCoreError, ClientError
 from local.aws.alarm_rules import AlarmState, judge_alarm
 from local.aws.clients import AwsClients
 from local.aws.metric_lines import read_metric_line
+from local.aws.metric_math import MetricMathError
 from local.aws.metric_store import MINUTE, Metric, MetricStore
 from local.aws.virtual_clock import VirtualClock
 
@@ -54,7 +55,7 @@ class AlarmWatch:
             await asyncio.sleep(max(self._clock.real_seconds(left), _LEAST_SECONDS))
             try:
                 await asyncio.to_thread(self.look)
-            except (BotoCoreError, ClientError):
+            except (BotoCoreError, ClientError, MetricMathError):
                 _log.exception("The alarms cannot be judged")
 
     def look(self) -> None:

@@ -231,7 +231,7 @@ def _create_by_api(
         case plans.LIFECYCLE_HOOK:
             clients.autoscaling.put_lifecycle_hook(**_with_numbers(properties))
         case plans.ALARM:
-            clients.cloudwatch.put_metric_alarm(**_read_alarm(properties))
+            clients.cloudwatch.put_metric_alarm(**_read_alarm(resource, properties))
         case plans.SUBSCRIPTION:
             names = ("TopicArn", "Protocol", "Endpoint")
             clients.sns.subscribe(
@@ -244,10 +244,11 @@ def _create_by_api(
             )
 
 
-def _read_alarm(properties: Mapping[str, Any]) -> dict[str, Any]:
+def _read_alarm(resource: HeldResource, properties: Mapping[str, Any]) -> dict[str, Any]:
     """Give an alarm its types: a parameter's number and a condition's choice come as text."""
     enabled = str(properties.get("ActionsEnabled", True)).lower() == "true"
     return {
+        "AlarmName": resource.logical_id,
         **properties,
         "Threshold": float(properties["Threshold"]),
         "ActionsEnabled": enabled,

@@ -261,7 +261,7 @@ def _hold_back(plan: StackPlan, known_types: frozenset[str]) -> None:
         left = [depends_on] if isinstance(depends_on, str) else depends_on
         if left := [logical_id for logical_id in left if logical_id not in gone]:
             resource["DependsOn"] = left
-    # A dashboard may name an alarm that is gone: any text will do there.
+    # A dashboard may name what is gone: any text will do there.
     plan.template["Resources"] = _without_references(resources, gone)
     plan.outputs.update(_without_references(plan.outputs, gone))
 

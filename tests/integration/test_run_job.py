@@ -197,6 +197,20 @@ def test_a_job_goes_through_every_step_in_order(stage: Stage):
     ]
 
 
+def test_the_job_id_leads_through_every_hops_log(stage: Stage, aws: RunningAws[LocalDeployment]):
+    """One search finds the whole way; the execution has the id in its name."""
+    job_id, name = stage.post(FLUX, PromptText="one id for all")
+    stage.await_reply(name)
+    stage.await_execution(job_id)
+    found = {
+        log.stem.removeprefix("prod-ml-service-")
+        for log in aws.run_folder.glob("*.log")
+        if job_id in log.read_text()
+    }
+    hops = "dispatch admit choose-instance submit-prompt await-prompt collect-outputs finish"
+    assert {hop.removesuffix("-job").removesuffix("-jobs") for hop in found} >= set(hops.split())
+
+
 def test_nothing_but_ids_and_enums_travels_through_the_state_machine(stage: Stage):
     text = "words that no history may keep"
     job_id, name = stage.post(FLUX, PromptText=text)

@@ -38,6 +38,7 @@ def patched() -> dict[str, Any]:
         from moto.sqs.models import Message, SQSBackend
         patch_moto.find_services_once()
         patch_moto.hasten_queues()
+        patch_moto.tell_age_of_messages()
         names = responses.method_names_from_class
         dispatcher = DomainDispatcherApplication(lambda service: None)
         hosts = type(dispatcher).get_backend_for_host
@@ -55,6 +56,13 @@ def patched() -> dict[str, Any]:
             message = Message("id", "body")
             message.sent_timestamp = (time.time() - age) * 1000
             return sqs.is_message_valid_based_on_retention_period("q", message)
+        def tell_age(*ages):
+            for age in ages:
+                message = Message("id", "body")
+                message.sent_timestamp = (time.time() - age) * 1000
+                queue._messages.append(message)
+            return sqs.get_queue_attributes("q", ["ApproximateAgeOfOldestMessage"])
+        ages = [tell_age(), tell_age(5, 30)]
         definition = '{"StartAt": "A", "States": {"A": {"Type": "Succeed"}}}'
         parse = AmazonStateLanguageParser.parse
         print(json.dumps({
@@ -64,6 +72,7 @@ def patched() -> dict[str, Any]:
             "one parse": parse(definition) is parse(definition),
             "one list of actions": names(SQSBackend) is names(SQSBackend),
             "services": [services, hosts.cache_info().hits],
+            "ages": ages,
             "retained": [is_retained(59), is_retained(61), counted],
         }))
     """
@@ -94,6 +103,11 @@ def test_a_service_and_its_actions_are_looked_up_once(patched: dict[str, Any]) -
 
 def test_a_message_expires_without_a_count_of_the_queue(patched: dict[str, Any]) -> None:
     assert patched["retained"] == [True, False, 0]
+
+
+def test_a_queue_tells_the_age_of_its_oldest_message(patched: dict[str, Any]) -> None:
+    ages = [int(attributes["ApproximateAgeOfOldestMessage"]) for attributes in patched["ages"]]
+    assert ages == [0, pytest.approx(30, abs=1)]
 
 
 def test_executions_that_share_a_parsed_definition_count_their_retries_apart(
