@@ -8,8 +8,9 @@ from pathlib import Path
 
 from ml_service.domain.errors import MlServiceError
 from ml_service.domain.manifests import Workflow
+from ml_service.domain.warm_ups import CHECK_PREFIX, LOAD_PREFIX
 
-WARM_UP_PREFIXES = ("is-cached", "cache-components")
+WARM_UP_PREFIXES = (CHECK_PREFIX, LOAD_PREFIX)
 """How the graphs begin that a fleet's instances run before they take jobs."""
 
 

@@ -227,6 +227,7 @@ def choose_settings(fleet: str, options: LocalOptions) -> SimulatorSettings:
         durations=durations,
         faults=FaultBoard.of(options.faults.get(fleet, ())),
         models=options.models,
+        spares_first_prompt=True,
         allow_unknown_nodes=options.allow_unknown_nodes,
     )
 

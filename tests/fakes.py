@@ -30,6 +30,7 @@ from ml_service.domain.prompts import Progress, Prompt, PromptState
 from ml_service.domain.results import OutputFile
 from ml_service.domain.scaling import ScalerState, ScalingDecision
 from ml_service.domain.stage_counts import OpenJob
+from ml_service.domain.warm_ups import WARM_UP_LIFETIME
 from ml_service.ports import DeadLetter, MediaStream, QueuedMessage
 
 NOON = datetime(2026, 11, 21, 12, 0, tzinfo=UTC)
@@ -157,6 +158,10 @@ class InMemoryFleetStore:
             placed_at=known.placed_at if known else None,
             faults=known.faults if known else 0,
             quarantined_at=known.quarantined_at if known else None,
+            warmed_at=known.warmed_at if known else None,
+            warming_since=known.warming_since if known else None,
+            warm_up_tries=known.warm_up_tries if known else 0,
+            warm_up_fault=known.warm_up_fault if known else "",
         )
 
     def remove_instance(self, fleet: str, key: str) -> None:
@@ -237,6 +242,32 @@ class InMemoryFleetStore:
         if (fleet, key) in self.instances:
             self.instances[fleet, key] = replace(self.instances[fleet, key], takes_jobs=True)
 
+    def begin_warm_up(self, fleet: str, key: str, *, at: datetime) -> bool:
+        instance = self.instances.get((fleet, key))
+        if instance is None or instance.is_warm:
+            return False
+        since = instance.warming_since
+        if since is not None and since + WARM_UP_LIFETIME > at:
+            return False
+        self.instances[fleet, key] = replace(instance, warming_since=at)
+        return True
+
+    def end_warm_up(self, fleet: str, key: str, *, at: datetime, fault: str = "") -> None:
+        if (fleet, key) in self.instances:
+            self.instances[fleet, key] = replace(
+                self.instances[fleet, key], warmed_at=at, warming_since=None, warm_up_fault=fault
+            )
+
+    def abandon_warm_up(self, fleet: str, key: str, *, fault: str = "") -> None:
+        if (fleet, key) in self.instances:
+            instance = self.instances[fleet, key]
+            self.instances[fleet, key] = replace(
+                instance,
+                warming_since=None,
+                warm_up_fault=fault,
+                warm_up_tries=instance.warm_up_tries + bool(fault),
+            )
+
     def load_scaler(self, fleet: str) -> ScalerState:
         return self.scalers.get(fleet, ScalerState())
 
@@ -307,6 +338,14 @@ class InMemoryInstanceProbe:
 
     def count_prompts(self, addresses: Sequence[str]) -> Mapping[str, int | None]:
         return {address: self.readings.get(address) for address in addresses}
+
+
+@dataclass
+class InMemoryInstanceWarmer:
+    asked: list[tuple[str, str]] = field(default_factory=list)
+
+    def warm_up(self, fleet: str, key: str) -> None:
+        self.asked.append((fleet, key))
 
 
 @dataclass

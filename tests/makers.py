@@ -158,6 +158,7 @@ def make_instance(
             "takes_jobs": True,
             "reading": reading,
             "read_at": at,
+            "warmed_at": at,
             **changes,
         }
     )

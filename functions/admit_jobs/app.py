@@ -17,6 +17,8 @@ metrics = Metrics()
 def handler(event: dict[str, Any], context: LambdaContext) -> None:
     """Admit jobs of the fleet that the event is about, or of all fleets on a tick."""
     service = make_admit_jobs()
+    # What warm_instance was called with, if this is its end.
+    event = event.get("requestPayload", event)
     group_name = event.get("detail", {}).get("AutoScalingGroupName")
     if group_name is not None:
         # An instance has come or gone: the registry must know before anything is placed.

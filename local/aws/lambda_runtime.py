@@ -16,6 +16,7 @@ from collections import deque
 from collections.abc import Coroutine, Mapping, Sequence
 from contextlib import nullcontext
 from dataclasses import dataclass, field
+from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any, Final, Literal
 
@@ -73,6 +74,8 @@ class FunctionConfig:
     memory_mb: int
     reserved_concurrency: int | None = None
     retry_attempts: int = 2
+    on_success: str | None = None
+    """Name of the function that is told of each asynchronous call that succeeded."""
 
 
 @dataclass(frozen=True)
@@ -205,6 +208,9 @@ class LambdaRuntime:
                 await asyncio.sleep(self._clock.real_seconds(_THROTTLED_WAIT_SECONDS))
                 continue
             if not result.failed:
+                if pool.config.on_success is not None:
+                    record = _describe_success(pool.config, payload, request_id, result)
+                    self.invoke_later(pool.config.on_success, record)
                 return
             if not waits:
                 _log.error(
@@ -505,6 +511,26 @@ class _Worker:
             self._listener.close()
         if self._api is not None:
             await self._api.shutdown(timeout=_SHUTDOWN_SECONDS)
+
+
+def _describe_success(
+    config: FunctionConfig, payload: bytes, request_id: str, result: InvocationResult
+) -> bytes:
+    """Give what Lambda tells a destination."""
+    record = {
+        "version": "1.0",
+        "timestamp": datetime.now(UTC).isoformat(timespec="milliseconds").replace("+00:00", "Z"),
+        "requestContext": {
+            "requestId": request_id,
+            "functionArn": f"{config.arn}:$LATEST",
+            "condition": "Success",
+            "approximateInvokeCount": 1,
+        },
+        "requestPayload": json.loads(payload),
+        "responseContext": {"statusCode": 200, "executedVersion": "$LATEST"},
+        "responsePayload": json.loads(result.payload),
+    }
+    return json.dumps(record).encode()
 
 
 def _describe_failure(error_type: str, message: str) -> InvocationResult:

@@ -73,10 +73,10 @@ def deploy_stack(
     }
     for resource, properties in held:
         _create_by_api(clients, resource, properties)
-    retry_attempts = {
-        properties["FunctionName"]: int(properties["MaximumRetryAttempts"])
+    invoke_configs = {
+        properties["FunctionName"]: properties
         for resource, properties in held
-        if resource.type == plans.EVENT_INVOKE_CONFIG and "MaximumRetryAttempts" in properties
+        if resource.type == plans.EVENT_INVOKE_CONFIG
     }
     prefix = _queue_url_prefix(clients.region)
     return DeployedStack(
@@ -93,7 +93,7 @@ def deploy_stack(
                 clients,
                 physical_ids[logical_id],
                 folders,
-                retry_attempts=retry_attempts.get(physical_ids[logical_id], 2),
+                invoke_config=invoke_configs.get(physical_ids[logical_id], {}),
                 spec=spec,
                 endpoint=endpoint,
             )
@@ -152,7 +152,7 @@ def _read_function(
     name: str,
     folders: FunctionFolders,
     *,
-    retry_attempts: int,
+    invoke_config: Mapping[str, Any],
     spec: StackSpec,
     endpoint: str,
 ) -> FunctionConfig:
@@ -178,8 +178,20 @@ def _read_function(
         timeout_seconds=configuration["Timeout"],
         memory_mb=configuration["MemorySize"],
         reserved_concurrency=answer.get("Concurrency", {}).get("ReservedConcurrentExecutions"),
-        retry_attempts=retry_attempts,
+        retry_attempts=int(invoke_config.get("MaximumRetryAttempts", 2)),
+        on_success=_read_destination(invoke_config),
     )
+
+
+def _read_destination(invoke_config: Mapping[str, Any]) -> str | None:
+    """Give the name of the function that is told of successes, None if none is."""
+    on_success = invoke_config.get("DestinationConfig", {}).get("OnSuccess")
+    if on_success is None:
+        return None
+    destination = str(on_success["Destination"])
+    if ":function:" not in destination:
+        raise TemplateError(f"destination {destination} is not a function")
+    return destination.rpartition(":")[2]
 
 
 def _queue_url_prefix(region: str) -> str:

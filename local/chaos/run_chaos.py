@@ -28,7 +28,7 @@ from local.start_local_mode import running_local_mode
 from local.terminal import open_terminal
 from ml_service.adapters.workflow_files import load_catalog
 from ml_service.domain.jobs import Job
-from ml_service.domain.prompts import make_prompt_id
+from ml_service.domain.prompts import make_prompt_id, make_warm_up_id
 
 _WORKFLOWS = Path(__file__).parents[2] / "workflows"
 _CHOSEN = ("sonic-audio", "flux-prompt", "photo-make-up-lips-thumbnails")
@@ -152,12 +152,15 @@ def _await_quiet(watch: StageWatch) -> None:
 def _gather_evidence(watch: StageWatch, run: LoadRun, saboteur: Saboteur) -> ChaosEvidence:
     watch.look()
     runs = _list_runs(watch)
+    stage = watch.backend.ready["stage"]
+    for key in watch.seen.values():
+        runs.pop(make_warm_up_id(stage=stage, instance=key, step=0), None)
     jobs = [
         _gather_job(
             job.job_id,
             run.replies[job.partial_name],
             watch.backend.find_record(job.job_id, run.message_ids.get(job.partial_name, "")),
-            stage=watch.backend.ready["stage"],
+            stage=stage,
             runs=runs,
         )
         for job in run.jobs
@@ -168,7 +171,7 @@ def _gather_evidence(watch: StageWatch, run: LoadRun, saboteur: Saboteur) -> Cha
         overfull=watch.overfull,
         prompts_left=watch.count_prompts(),
         stray_runs=sum(map(len, runs.values())) - sum(len(job.runs) for job in jobs),
-        faulted=saboteur.harmed | (watch.seen - watch.present.keys()),
+        faulted=saboteur.harmed | (watch.seen.keys() - watch.present.keys()),
     )
 
 

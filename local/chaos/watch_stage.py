@@ -10,7 +10,7 @@ from local.aws.loopback_subnet import COMFYUI_PORT
 from local.backend import Backend
 from local.comfyui.admin_routes import ADMIN_PREFIX
 from local.comfyui.run_log import Run
-from ml_service.domain.fleets import Fleet
+from ml_service.domain.fleets import Fleet, GroupMember
 
 _ANSWER_SECONDS = 2.0
 """A simulator's admin routes answer at once, whatever its fault, or it is not there."""
@@ -25,8 +25,8 @@ class StageWatch:
     fleets: Mapping[str, Fleet]
     present: dict[str, str] = field(default_factory=dict)
     """Addresses of the instances that run, by id, at the last look."""
-    seen: set[str] = field(default_factory=set)
-    """Ids of all instances that were ever there."""
+    seen: dict[str, str] = field(default_factory=dict)
+    """Keys of all instances that were ever there, by id."""
     runs: dict[str, list[Run]] = field(default_factory=dict)
     """What each instance has run, by id."""
     overfull: set[str] = field(default_factory=set)
@@ -37,12 +37,18 @@ class StageWatch:
         answer = self.aws.ec2.describe_instances(
             Filters=[{"Name": "instance-state-name", "Values": ["running"]}]
         )
-        self.present = {
-            instance["InstanceId"]: instance["PrivateIpAddress"]
+        members = [
+            GroupMember(
+                instance["InstanceId"],
+                instance["LaunchTime"],
+                instance["PrivateIpAddress"],
+                in_service=True,
+            )
             for reservation in answer["Reservations"]
             for instance in reservation["Instances"]
-        }
-        self.seen |= self.present.keys()
+        ]
+        self.present = {member.instance_id: member.address for member in members}
+        self.seen |= {member.instance_id: member.key for member in members}
         for instance_id in self.present:
             self.look_at(instance_id)
         for name, fleet in self.fleets.items():

@@ -3,7 +3,7 @@
 import itertools
 import random
 import threading
-from collections.abc import Iterable, Mapping
+from collections.abc import Callable, Iterable, Mapping
 from dataclasses import dataclass
 from enum import StrEnum
 from typing import Any, Self
@@ -191,11 +191,16 @@ class _Switched:
 class FaultBoard:
     """The faults of one server and, behind them, those that it shares with others.
 
-    Every call is thread-safe.
+    Those strike only while ``is_shared_due`` says so. Every call is thread-safe.
     """
 
-    def __init__(self, shared: "FaultBoard | None" = None) -> None:
+    def __init__(
+        self,
+        shared: "FaultBoard | None" = None,
+        is_shared_due: Callable[[], bool] = lambda: True,
+    ) -> None:
         self._shared = shared
+        self._is_shared_due = is_shared_due
         self._switched: dict[str, _Switched] = {}
         self._lock = threading.Lock()
 
@@ -224,7 +229,9 @@ class FaultBoard:
                 if switched.dice.random() < fault.probability:
                     switched.strikes += 1
                     return fault
-        return None if self._shared is None else self._shared.take(occasion)
+        if self._shared is None or not self._is_shared_due():
+            return None
+        return self._shared.take(occasion)
 
     def list(self) -> list[dict[str, Any]]:
         """Return all faults, also those that have struck as often as they should."""

@@ -53,6 +53,12 @@ class RunLog:
                 self._runs[place], end=end, nodes=nodes, ended_at=time.time()
             )
 
+    @property
+    def has_ended(self) -> bool:
+        """Whether any prompt has run to an end."""
+        with self._lock:
+            return any(run.end is not None for run in self._runs)
+
     def read(self) -> list[Run]:
         """Return all runs."""
         with self._lock:

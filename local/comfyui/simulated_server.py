@@ -42,8 +42,11 @@ class ComfyUiSimulator:
     """
 
     def __init__(self, directory: Path, settings: SimulatorSettings) -> None:
-        self.faults = FaultBoard(shared=settings.faults)
         self.runs = RunLog()
+        self.faults = FaultBoard(
+            shared=settings.faults,
+            is_shared_due=lambda: not settings.spares_first_prompt or self.runs.has_ended,
+        )
         self._settings = settings
         self._folders = MediaFolders(directory)
         self._address: tuple[str, int] | None = None

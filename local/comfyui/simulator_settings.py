@@ -28,6 +28,8 @@ class SimulatorSettings:
     profile: Profile = PROFILE_0_12
     durations: PromptDurations = field(default_factory=_one_second)
     faults: FaultBoard = field(default_factory=FaultBoard)
+    spares_first_prompt: bool = False
+    """The shared faults begin once a prompt has run: they are for jobs, not for a warm-up."""
     custom_nodes: tuple[CustomNode, ...] = ()
     models: Models = field(default_factory=lambda: USUAL_MODELS)
     allow_unknown_nodes: bool = False

@@ -225,6 +225,7 @@ class _Simulation:
             takes_jobs=True,
             reading=0,
             read_at=self._clock(),
+            warmed_at=self._clock(),
         )
         self._servers[key] = _Server(view, launched=self._launched.pop(key))
         self._admit()

@@ -325,6 +325,35 @@ class TestFleetStore:
         fleets.release_slot(FLEET, KEY, "a")
         assert fleets.start_draining(FLEET, KEY)
 
+    def test_one_at_a_time_warms_an_instance_up_and_only_once(self, fleets: FleetStore):
+        assert not fleets.begin_warm_up(FLEET, KEY, at=NOON)
+        fleets.put_instance(FLEET, MEMBER, reading=0, at=NOON)
+        assert fleets.begin_warm_up(FLEET, KEY, at=NOON)
+        assert not fleets.begin_warm_up(FLEET, KEY, at=NOON + timedelta(seconds=299))
+        assert fleets.begin_warm_up(FLEET, KEY, at=NOON + timedelta(seconds=300)), "it has died"
+        fleets.put_instance(FLEET, MEMBER, reading=0, at=NOON)
+        assert only(fleets).warming_since == NOON + timedelta(seconds=300)
+        assert not only(fleets).is_warm
+        fleets.end_warm_up(FLEET, KEY, at=NOON, fault="Too slow.")
+        assert (only(fleets).is_ready, only(fleets).warm_up_fault) == (True, "Too slow.")
+        assert not fleets.begin_warm_up(FLEET, KEY, at=NOON + timedelta(hours=1))
+        assert only(fleets).warming_since is None
+
+    def test_a_warm_up_that_was_given_up_may_begin_again_and_its_faults_count(
+        self, fleets: FleetStore
+    ):
+        fleets.put_instance(FLEET, MEMBER, reading=0, at=NOON)
+        for fault in ("No GPU.", "", "No GPU."):
+            assert fleets.begin_warm_up(FLEET, KEY, at=NOON)
+            fleets.abandon_warm_up(FLEET, KEY, fault=fault)
+        assert (only(fleets).warm_up_tries, only(fleets).warm_up_fault) == (2, "No GPU.")
+        assert not only(fleets).is_warm
+
+    def test_an_instance_that_left_is_not_warmed_up_and_not_made_up(self, fleets: FleetStore):
+        fleets.end_warm_up(FLEET, KEY, at=NOON)
+        fleets.abandon_warm_up(FLEET, KEY)
+        assert fleets.list_instances(FLEET) == []
+
     def test_an_unknown_instance_is_not_drained_and_not_made_up(self, fleets: FleetStore):
         assert not fleets.start_draining(FLEET, KEY)
         fleets.stop_draining(FLEET, KEY)
@@ -357,6 +386,7 @@ class TestQuarantine:
     @pytest.fixture(autouse=True)
     def instance(self, fleets: FleetStore) -> None:
         fleets.put_instance(FLEET, MEMBER, reading=0, at=NOON)
+        fleets.end_warm_up(FLEET, KEY, at=NOON)
 
     def test_fault_22_the_third_fault_in_a_row_quarantines_once(self, fleets: FleetStore):
         assert [fleets.record_fault(FLEET, KEY, NOON) for _ in range(4)] == [

@@ -299,6 +299,10 @@ class Stage:
         execution = self.executions.get((job_id, run))
         return execution is not None and execution.status == "RUNNING"
 
+    def warm_up(self, fleet: str, key: str) -> None:
+        """The port InstanceWarmer: here a warm-up takes no time."""
+        self.store.end_warm_up(fleet, key, at=self.clock.now())
+
     def awake(self) -> list[Execution]:
         return [execution for execution in self.executions.values() if execution.is_awake]
 
@@ -430,7 +434,7 @@ class Stage:
         return make_finish_job(self)
 
     def _registry(self) -> RefreshRegistry:
-        return RefreshRegistry(self.store, self.pool, self.instances)
+        return RefreshRegistry(self.store, self.pool, self.instances, self)
 
     def _make(self, service: Any) -> Any:
         points = self.strikes.pop(type(service), None)

@@ -49,6 +49,7 @@ from tests.fakes import (
     InMemoryFleetStore,
     InMemoryInstancePool,
     InMemoryInstanceProbe,
+    InMemoryInstanceWarmer,
     InMemoryJobQueue,
     InMemoryJobRunner,
 )
@@ -306,7 +307,9 @@ def make_admit_jobs(
         task_queues={fleet: queue},
         jobs=world.jobs,
         store=store,
-        registry=RefreshRegistry(store, InMemoryInstancePool({}), InMemoryInstanceProbe()),
+        registry=RefreshRegistry(
+            store, InMemoryInstancePool({}), InMemoryInstanceProbe(), InMemoryInstanceWarmer()
+        ),
         runner=runner,
         admission=InMemoryAdmission(),
         clock=FakeClock(),

@@ -16,6 +16,7 @@ FUNCTION_NAMES = (
     "dispatch_jobs",
     "admit_jobs",
     "observe_instances",
+    "warm_instance",
     "choose_instance",
     "submit_prompt",
     "await_prompt",
@@ -132,13 +133,14 @@ def test_functions_that_read_workflows_carry_their_layer(functions: dict[str, An
 def test_timeouts_leave_room_for_what_a_call_may_last(
     template: dict[str, Any], functions: dict[str, Any]
 ) -> None:
-    """await_prompt holds 240 s, files take minutes, a copy in S3 one, admission 10 s per fleet."""
+    """await_prompt and a warm-up hold 240 s, files take minutes, admission 10 s per fleet."""
     usual = template["Globals"]["Function"]["Timeout"]
     timeouts = {name: properties.get("Timeout", usual) for name, properties in functions.items()}
 
     assert timeouts == dict.fromkeys(FUNCTION_NAMES, 30) | {
         "finish_job": 120,
         "admit_jobs": 55,
+        "warm_instance": 300,
         "submit_prompt": 300,
         "await_prompt": 300,
         "collect_outputs": 300,

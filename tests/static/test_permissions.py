@@ -186,6 +186,7 @@ def test_functions_in_the_vpc_call_only_what_a_gateway_endpoint_reaches(
 
     assert in_vpc == {
         "observe_instances",
+        "warm_instance",
         "submit_prompt",
         "await_prompt",
         "collect_outputs",
@@ -194,8 +195,24 @@ def test_functions_in_the_vpc_call_only_what_a_gateway_endpoint_reaches(
     for name in in_vpc:
         role = deployment.statements["".join(w.title() for w in name.split("_")) + "Role"]
         services = {a.split(":")[0] for s in role for a in _as_list(s["Action"])}
-        # Logs are written by Lambda, from outside the VPC.
-        assert services <= {"logs", "dynamodb", "s3"}
+        # Logs are written by Lambda, from outside the VPC, and a destination is called by it.
+        from_outside = {"logs", "lambda"} if name == "warm_instance" else {"logs"}
+        assert services - from_outside <= {"dynamodb", "s3"}
+
+
+def test_only_its_destination_lets_a_function_in_the_vpc_invoke_another(
+    resources: Mapping[str, Any], deployment: Deployment
+) -> None:
+    """What Lambda is to call when a warm-up has ended is what the role allows, and it alone."""
+    config = resources["WarmInstanceInvokeConfig"]["Properties"]["DestinationConfig"]
+    (allowed,) = [
+        statement["Resource"]
+        for statement in deployment.statements["WarmInstanceRole"]
+        if "lambda:InvokeFunction" in _as_list(statement["Action"])
+    ]
+
+    assert config == {"OnSuccess": {"Destination": {"Fn::GetAtt": ["AdmitJobsFunction", "Arn"]}}}
+    assert allowed.endswith(f":function:{deployment.stage}-ml-service-admit-jobs")
 
 
 @pytest.mark.parametrize("bucket", ["inputs-one", "inputs-two"])

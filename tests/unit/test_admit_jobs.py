@@ -20,6 +20,7 @@ from tests.fakes import (
     InMemoryFleetStore,
     InMemoryInstancePool,
     InMemoryInstanceProbe,
+    InMemoryInstanceWarmer,
     InMemoryJobQueue,
     InMemoryJobRunner,
     InMemoryJobStore,
@@ -38,6 +39,7 @@ class World:
     runner: InMemoryJobRunner = field(default_factory=InMemoryJobRunner)
     admission: InMemoryAdmission = field(default_factory=InMemoryAdmission)
     clock: FakeClock = field(default_factory=FakeClock)
+    warmer: InMemoryInstanceWarmer = field(default_factory=InMemoryInstanceWarmer)
 
     def put(self, *job_ids: str) -> None:
         for job_id in job_ids:
@@ -54,6 +56,7 @@ class World:
                 self.store,
                 InMemoryInstancePool({FLEETS[FLEET].group_name: GROUP}),
                 InMemoryInstanceProbe({"10.0.0.26": 0}),
+                self.warmer,
             ),
             runner=self.runner,
             admission=self.admission,
@@ -190,11 +193,14 @@ def test_of_two_admissions_of_one_job_the_slower_gives_its_slot_back():
     assert w.slots() == {"i-a": set()}
 
 
-def test_an_empty_registry_is_filled_first():
+def test_an_empty_registry_is_filled_first_and_what_is_there_takes_jobs_once_it_is_warm():
     w = world()
     w.put(JOB_ID)
-    assert w.admit().job_ids == [JOB_ID]
+    assert w.admit().job_ids == []
     assert list(w.slots()) == ["i-z"]
+    ((fleet, key),) = w.warmer.asked
+    w.store.end_warm_up(fleet, key, at=NOON)
+    assert w.admit().job_ids == [JOB_ID]
 
 
 def test_an_instance_that_comes_while_admission_waits_for_messages_is_used():

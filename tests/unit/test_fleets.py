@@ -37,9 +37,10 @@ def test_a_tie_goes_to_the_one_that_was_given_a_job_longest_ago():
         {"reading": 4},
         {"in_service": False},
         {"takes_jobs": False},
+        {"warmed_at": None},
         {"jobs": frozenset("wxyz")},
     ],
-    ids=["silent", "full by reading", "not in service", "draining", "full by slots"],
+    ids=["silent", "full by reading", "not in service", "draining", "cold", "full by slots"],
 )
 def test_an_instance_without_room_gets_no_job(changes):
     instance = make_instance("a", **changes)

@@ -16,6 +16,7 @@ from tests.fakes import (
     InMemoryFleetStore,
     InMemoryInstancePool,
     InMemoryInstanceProbe,
+    InMemoryInstanceWarmer,
     InMemoryJobQueue,
 )
 from tests.makers import FLEETS
@@ -33,10 +34,19 @@ class World:
         self.probe = InMemoryInstanceProbe({"10.0.0.1": reading})
         self.task_queues = {name: InMemoryJobQueue() for name in FLEETS}
         self.clock = FakeClock()
+        self.warmer = InMemoryInstanceWarmer()
         self.enabled = enabled
 
+    def warm(self) -> None:
+        """All instances were there and warm before."""
+        for name, fleet in FLEETS.items():
+            for member in self.pool.groups[fleet.group_name].members:
+                self.store.put_instance(name, member, reading=None, at=NOON - 60 * MINUTE)
+                self.store.end_warm_up(name, member.key, at=NOON - 60 * MINUTE)
+
     def tick(self, minute: float = 0, fleets: dict[str, Fleet] | None = None):
-        """The last check of each fleet."""
+        """The last check of each fleet, whose instances are warm."""
+        self.warm()
         return {t.fleet: t for t in self.run_tick(minute, fleets or FLEETS)}
 
     def run_tick(self, minute: float, fleets: dict[str, Fleet]):
@@ -46,7 +56,7 @@ class World:
             self.task_queues,
             self.store,
             self.pool,
-            RefreshRegistry(self.store, self.pool, self.probe),
+            RefreshRegistry(self.store, self.pool, self.probe, self.warmer),
             RemoveInstances(self.store, self.pool, self.probe, self.clock),
             self.clock,
             scaling_enabled=self.enabled,
@@ -136,6 +146,35 @@ def test_an_instance_out_of_service_is_registered_but_not_read():
     }
 
 
+def test_an_instance_that_is_not_warm_yet_is_launching_and_has_no_say():
+    world = World()
+    cold = GroupMember("i-c", NOON, "10.0.0.3", in_service=True)
+    group_name = FLEETS["pulid"].group_name
+    world.warm()
+    world.pool.groups[group_name] = Group(2, 1, 3, [MEMBER, cold])
+    world.probe.readings = {"10.0.0.1": 0, "10.0.0.3": 99}
+    (decision,) = [t.decision for t in world.run_tick(0, {"pulid": FLEETS["pulid"]})]
+    assert decision is not None
+    assert (decision.observation.readings, decision.observation.launching) == ((0,), 1)
+    assert decision.reason == "Idle, but an instance is still launching."
+    assert world.warmer.asked == [("pulid", cold.key)]
+
+
+def test_only_an_instance_that_answers_is_warmed_up_and_one_at_work_is_left_alone():
+    world = World(reading=None)
+    fleets = {"pulid": FLEETS["pulid"]}
+    world.run_tick(0, fleets)
+    assert world.warmer.asked == []
+    world.probe.readings["10.0.0.1"] = 0
+    world.run_tick(1, fleets)
+    assert world.warmer.asked == [("pulid", MEMBER.key)]
+    world.run_tick(2, fleets)
+    world.run_tick(5, fleets)
+    assert len(world.warmer.asked) == 1
+    world.run_tick(6, fleets)
+    assert len(world.warmer.asked) == 2, "the one that began has died"
+
+
 class Crash(BaseException):
     """Lambda's end: nothing catches it."""
 
@@ -157,6 +196,7 @@ class TestWithOneFleet:
         return world
 
     def run(self, world: World, minute: float):
+        world.warm()
         return world.run_tick(minute, self.fleets)
 
     def test_three_idle_ticks_take_one_idle_instance(self):

@@ -26,6 +26,7 @@ from tests.fakes import (
     InMemoryFleetStore,
     InMemoryInstancePool,
     InMemoryInstanceProbe,
+    InMemoryInstanceWarmer,
     InMemoryJobQueue,
     InMemoryJobRunner,
     InMemoryJobStopper,
@@ -109,7 +110,10 @@ class World:
             jobs=self.jobs,
             store=self.store,
             registry=RefreshRegistry(
-                self.store, InMemoryInstancePool({}), InMemoryInstanceProbe({})
+                self.store,
+                InMemoryInstancePool({}),
+                InMemoryInstanceProbe({}),
+                InMemoryInstanceWarmer(),
             ),
             runner=self.runner,
             admission=InMemoryAdmission(),

@@ -1,6 +1,6 @@
 """The composition root: a function's settings and adapters, made into its service, once."""
 
-from functools import cache
+from functools import cache, partial
 from pathlib import Path
 
 from ml_service.adapters.autoscaling import AutoScalingInstancePool
@@ -11,13 +11,14 @@ from ml_service.adapters.dynamodb import DynamoDBFleetStore, DynamoDBJobStore
 from ml_service.adapters.lambda_functions import (
     LambdaAdmission,
     LambdaInstanceProbe,
+    LambdaInstanceWarmer,
     LambdaPromptCanceller,
 )
 from ml_service.adapters.s3 import S3MediaStore
 from ml_service.adapters.sns import SnsReplyTopic
 from ml_service.adapters.sqs import SqsConversionQueues, SqsJobQueue, SqsRefusedMessages
 from ml_service.adapters.stepfunctions import StepFunctionsJobRunner
-from ml_service.adapters.workflow_files import load_catalog
+from ml_service.adapters.workflow_files import load_catalog, load_warm_up
 from ml_service.domain.workflows import WorkflowCatalog
 from ml_service.services.admit_jobs import AdmitJobs
 from ml_service.services.await_prompt import AwaitPrompt
@@ -34,6 +35,7 @@ from ml_service.services.remove_instances import RemoveInstances
 from ml_service.services.scale_fleets import ScaleFleets
 from ml_service.services.submit_prompt import SubmitPrompt
 from ml_service.services.sweep_jobs import SweepJobs
+from ml_service.services.warm_instance import WarmInstance
 from ml_service.settings import (
     AdmitJobsSettings,
     AwaitPromptSettings,
@@ -46,6 +48,7 @@ from ml_service.settings import (
     Settings,
     SubmitPromptSettings,
     SweepJobsSettings,
+    WarmInstanceSettings,
     load_settings,
 )
 
@@ -92,7 +95,7 @@ def make_admit_jobs() -> AdmitJobs:
         },
         jobs=_make_job_store(settings.job_table_name),
         store=store,
-        registry=_make_registry(store, settings.observe_instances_function_name),
+        registry=_make_registry(store, settings),
         runner=StepFunctionsJobRunner(_aws.stepfunctions, settings.state_machine_arn),
         admission=_make_admission(settings.admit_jobs_function_name),
         clock=make_clock(),
@@ -103,6 +106,19 @@ def make_admit_jobs() -> AdmitJobs:
 def make_observe_instances() -> ObserveInstances:
     """The service of observe_instances."""
     return ObserveInstances(HttpComfyUIConnector())
+
+
+@cache
+def make_warm_instance() -> WarmInstance:
+    """The service of warm_instance."""
+    settings = load_settings(WarmInstanceSettings)
+    return WarmInstance(
+        stage=settings.stage,
+        load_warm_up=partial(load_warm_up, Path(settings.workflows_dir)),
+        store=_make_fleet_store(settings.fleet_table_name),
+        connector=HttpComfyUIConnector(),
+        clock=make_clock(),
+    )
 
 
 @cache
@@ -207,7 +223,7 @@ def make_scale_fleets() -> ScaleFleets:
     """The service of scale_fleets."""
     settings = load_settings(ScaleFleetsSettings)
     store = _make_fleet_store(settings.fleet_table_name)
-    registry = _make_registry(store, settings.observe_instances_function_name)
+    registry = _make_registry(store, settings)
     return ScaleFleets(
         fleets=settings.fleets,
         task_queues={
@@ -261,9 +277,12 @@ def _make_canceller(function_name: str) -> LambdaPromptCanceller:
     return LambdaPromptCanceller(_aws.functions, function_name)
 
 
-def _make_registry(store: DynamoDBFleetStore, observe_function_name: str) -> RefreshRegistry:
+def _make_registry(
+    store: DynamoDBFleetStore, settings: AdmitJobsSettings | ScaleFleetsSettings
+) -> RefreshRegistry:
     return RefreshRegistry(
         store=store,
         pool=AutoScalingInstancePool(_aws.autoscaling, _aws.ec2),
-        probe=LambdaInstanceProbe(_aws.functions, observe_function_name),
+        probe=LambdaInstanceProbe(_aws.functions, settings.observe_instances_function_name),
+        warmer=LambdaInstanceWarmer(_aws.functions, settings.warm_instance_function_name),
     )

@@ -187,6 +187,15 @@ class FleetStore(Protocol):
     def stop_draining(self, fleet: str, key: str) -> None:
         """Let an instance take jobs again; no effect if it is not known."""
 
+    def begin_warm_up(self, fleet: str, key: str, *, at: datetime) -> bool:
+        """Become the one that has an instance warmed up; False if it is warm or somebody did."""
+
+    def end_warm_up(self, fleet: str, key: str, *, at: datetime, fault: str = "") -> None:
+        """The instance may take jobs; ``fault`` says what was wrong with its warm-up."""
+
+    def abandon_warm_up(self, fleet: str, key: str, *, fault: str = "") -> None:
+        """Let another try begin; a ``fault`` of the instance's own is counted."""
+
     def load_scaler(self, fleet: str) -> ScalerState:
         """What the scaler remembers; a new fleet's memory is empty."""
 
@@ -220,6 +229,16 @@ class InstanceProbe(Protocol):
 
     def count_prompts(self, addresses: Sequence[str]) -> Mapping[str, int | None]:
         """Prompts pending and running by address; None for an instance that did not answer."""
+
+
+class InstanceWarmer(Protocol):
+    """Warms instances up that were launched."""
+
+    def warm_up(self, fleet: str, key: str) -> None:
+        """Ask for an instance's warm-up, once it was begun in the fleet table.
+
+        It may be lost: then another one may begin later.
+        """
 
 
 class PromptWatch(Protocol):

@@ -76,12 +76,21 @@ class AdmitJobsSettings(Settings):
     state_machine_arn: str
     admit_jobs_function_name: str
     observe_instances_function_name: str
+    warm_instance_function_name: str
 
 
 class ObserveInstancesSettings(Settings):
     """observe_instances: asks instances for their queue lengths."""
 
     function = "observe_instances"
+
+
+class WarmInstanceSettings(Settings):
+    """warm_instance: warms launched instances up."""
+
+    function = "warm_instance"
+    fleet_table_name: str
+    workflows_dir: str
 
 
 class ChooseInstanceSettings(Settings):
@@ -155,6 +164,7 @@ class ScaleFleetsSettings(Settings):
     fleet_table_name: str
     fleets: Json[dict[str, Fleet]]
     observe_instances_function_name: str
+    warm_instance_function_name: str
     scaling_enabled: bool
 
     @model_validator(mode="after")

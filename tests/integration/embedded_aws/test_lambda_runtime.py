@@ -238,6 +238,19 @@ def test_a_failing_asynchronous_call_is_tried_three_times(functions: Functions) 
     assert functions.log().count("OddError: as asked") == 3
 
 
+def test_a_destination_is_told_of_an_asynchronous_call_that_succeeded(functions: Functions) -> None:
+    async def use(runtime: LambdaRuntime) -> None:
+        runtime.add_function(replace(MISBEHAVE, name="teller", on_success="misbehave"))
+        runtime.invoke_later("teller", b'{"colour": "blue"}')
+        end = time.monotonic() + 15
+        while "told of" not in functions.log() and time.monotonic() < end:
+            await asyncio.sleep(0.1)
+
+    (functions.folder / "misbehave.log").touch()
+    functions.run(use)
+    assert "told of {'colour': 'blue'}" in functions.log()
+
+
 def test_a_warm_function_has_its_process_before_the_first_call(functions: Functions) -> None:
     async def use(runtime: LambdaRuntime) -> float:
         runtime.warm_up()

@@ -19,6 +19,7 @@ from ml_service.domain.fleets import (
 from ml_service.domain.jobs import Job, JobState
 from ml_service.domain.scaling import ScalerState, ScalingDecision
 from ml_service.domain.stage_counts import OpenJob
+from ml_service.domain.warm_ups import WARM_UP_LIFETIME
 
 if TYPE_CHECKING:
     from types_boto3_dynamodb.service_resource import Table
@@ -301,6 +302,46 @@ class DynamoDBFleetStore:
             )
         )
 
+    def begin_warm_up(self, fleet: str, key: str, *, at: datetime) -> bool:
+        """Take an instance's warm-up, unless it is warm or somebody has taken it."""
+        return _succeeds(
+            lambda: self._table.update_item(
+                Key=_instance_key(fleet, key),
+                UpdateExpression="SET warming_since = :at",
+                ConditionExpression=Attr("pk").exists()
+                & Attr("warmed_at").not_exists()
+                & (
+                    Attr("warming_since").not_exists()
+                    | Attr("warming_since").lte(_to_epoch(at - WARM_UP_LIFETIME))
+                ),
+                ExpressionAttributeValues={":at": _to_epoch(at)},
+            )
+        )
+
+    def end_warm_up(self, fleet: str, key: str, *, at: datetime, fault: str = "") -> None:
+        """Let an instance take jobs, if it is still known."""
+        _succeeds(
+            lambda: self._table.update_item(
+                Key=_instance_key(fleet, key),
+                UpdateExpression="SET warmed_at = :at, warm_up_fault = :fault REMOVE warming_since",
+                ConditionExpression=Attr("pk").exists(),
+                ExpressionAttributeValues={":at": _to_epoch(at), ":fault": fault},
+            )
+        )
+
+    def abandon_warm_up(self, fleet: str, key: str, *, fault: str = "") -> None:
+        """Let another try begin, if the instance is still known."""
+        _succeeds(
+            lambda: self._table.update_item(
+                Key=_instance_key(fleet, key),
+                UpdateExpression=(
+                    "SET warm_up_fault = :fault REMOVE warming_since ADD warm_up_tries :tries"
+                ),
+                ConditionExpression=Attr("pk").exists(),
+                ExpressionAttributeValues={":fault": fault, ":tries": 1 if fault else 0},
+            )
+        )
+
     def load_scaler(self, fleet: str) -> ScalerState:
         """What the scaler remembers of a fleet."""
         key = {"pk": fleet, "sk": "SCALER"}
@@ -343,7 +384,6 @@ def _instance_key(fleet: str, key: str) -> dict[str, str]:
 
 
 def _to_instance(item: Mapping[str, Any]) -> Instance:
-    placed_at, quarantined_at = item.get("placed_at"), item.get("quarantined_at")
     return Instance(
         key=item["sk"].removeprefix("INSTANCE#"),
         instance_id=item["instance_id"],
@@ -353,10 +393,18 @@ def _to_instance(item: Mapping[str, Any]) -> Instance:
         reading=None if item["reading"] is None else int(item["reading"]),
         read_at=_from_epoch(item["read_at"]),
         jobs=frozenset(item.get("jobs", ())),
-        placed_at=None if placed_at is None else _from_epoch(placed_at),
+        placed_at=_read_moment(item, "placed_at"),
         faults=int(item.get("faults", 0)),
-        quarantined_at=None if quarantined_at is None else _from_epoch(quarantined_at),
+        quarantined_at=_read_moment(item, "quarantined_at"),
+        warmed_at=_read_moment(item, "warmed_at"),
+        warming_since=_read_moment(item, "warming_since"),
+        warm_up_tries=int(item.get("warm_up_tries", 0)),
+        warm_up_fault=item.get("warm_up_fault", ""),
     )
+
+
+def _read_moment(item: Mapping[str, Any], name: str) -> datetime | None:
+    return _from_epoch(item[name]) if name in item else None
 
 
 def read_items(read: Callable[..., Any], **request: Any) -> Iterator[Mapping[str, Any]]:

@@ -43,6 +43,14 @@ class LambdaInstanceProbe(_Function):
         return readings
 
 
+class LambdaInstanceWarmer(_Function):
+    """Invokes warm_instance, which alone can reach the instances, without waiting for it."""
+
+    def warm_up(self, fleet: str, key: str) -> None:
+        """Invoke it for one instance."""
+        self._call_later(fleet=fleet, instance=key)
+
+
 class LambdaAdmission(_Function):
     """Invokes admit_jobs without waiting for it."""
 

@@ -1,6 +1,6 @@
 """Workflows as they lie on disk: <fleet>/<workflow>.yaml with its graph in <workflow>.json."""
 
-from collections.abc import Iterable, Iterator
+from collections.abc import Iterable, Iterator, Sequence
 from pathlib import Path
 
 import yaml
@@ -9,6 +9,7 @@ from pydantic import ValidationError
 from ml_service.domain.errors import WorkflowError
 from ml_service.domain.graphs import Graph, read_graph
 from ml_service.domain.manifests import Workflow
+from ml_service.domain.warm_ups import CHECK_PREFIX, LOAD_PREFIX, WarmUp
 from ml_service.domain.workflows import WorkflowCatalog
 
 
@@ -33,6 +34,20 @@ def list_manifests(directory: Path, fleets: Iterable[str] | None = None) -> Iter
         else sorted(path for path in directory.iterdir() if path.is_dir())
     )
     return (manifest for folder in folders for manifest in sorted(folder.glob("*.yaml")))
+
+
+def load_warm_up(directory: Path, fleet: str) -> WarmUp:
+    """Read a fleet's warm-up graphs, each kind in the order of its files' names.
+
+    Raises WorkflowError.
+    """
+    checks = _load_graphs(directory / fleet, CHECK_PREFIX)
+    loads = _load_graphs(directory / fleet, LOAD_PREFIX)
+    return WarmUp(checks=checks, loads=loads) if checks else WarmUp(loads=loads)
+
+
+def _load_graphs(folder: Path, prefix: str) -> Sequence[Graph]:
+    return tuple(load_graph(path) for path in sorted(folder.glob(f"{prefix}*.json")))
 
 
 def load_manifest(path: Path) -> Workflow:

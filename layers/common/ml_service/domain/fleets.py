@@ -8,6 +8,7 @@ from typing import Any, Self
 from pydantic import BaseModel, ConfigDict, Field, model_validator
 
 from ml_service.domain.scaling_policy import ScalingPolicy, ScalingPreset, make_policy
+from ml_service.domain.warm_ups import WARM_UP_LIFETIME
 
 REGISTRY_MAX_AGE = timedelta(seconds=90)
 """Older than one minute tick and a half: admission then asks for itself."""
@@ -102,6 +103,19 @@ class Instance:
     """Prompts in a row that it lost or broke through no fault of the job."""
     quarantined_at: datetime | None = None
     """When it had too many of them; None while it is trusted."""
+    warmed_at: datetime | None = None
+    """When its warm-up since its launch was over; None: it is cold."""
+    warming_since: datetime | None = None
+    """When the warm-up began that is at work; None if none is."""
+    warm_up_tries: int = 0
+    """Warm-ups that failed through its own fault."""
+    warm_up_fault: str = ""
+    """What was wrong with the last warm-up, in a sentence."""
+
+    @property
+    def is_warm(self) -> bool:
+        """Whether its warm-up is over."""
+        return self.warmed_at is not None
 
     @property
     def is_ready(self) -> bool:
@@ -109,8 +123,18 @@ class Instance:
         return (
             self.in_service
             and self.takes_jobs
+            and self.is_warm
             and self.reading is not None
             and self.quarantined_at is None
+        )
+
+    def needs_warm_up(self, now: datetime) -> bool:
+        """Whether it answers, is cold, and nobody is at its warm-up."""
+        return (
+            self.in_service
+            and self.reading is not None
+            and not self.is_warm
+            and (self.warming_since is None or self.warming_since + WARM_UP_LIFETIME <= now)
         )
 
     def may_return(self, now: datetime) -> bool:

@@ -144,6 +144,11 @@ def make_prompt_id(*, stage: str, job_id: str, attempt: int) -> str:
     return str(uuid.uuid5(_NAMESPACE, f"{stage}/{job_id}/{attempt}"))
 
 
+def make_warm_up_id(*, stage: str, instance: str, step: int) -> str:
+    """The prompt id of a step of an instance's warm-up, the same for every repeat."""
+    return str(uuid.uuid5(_NAMESPACE, f"{stage}/warm-up/{instance}/{step}"))
+
+
 def seconds_until_look(position: int, *, expected_seconds: float, waited_seconds: float) -> int:
     """How long to wait before looking at a pending prompt again; 0 means to hold on to it.
 

@@ -5,7 +5,7 @@ from dataclasses import dataclass
 from datetime import datetime
 
 from ml_service.domain.fleets import Fleet, Group, Instance
-from ml_service.ports import FleetStore, InstancePool, InstanceProbe
+from ml_service.ports import FleetStore, InstancePool, InstanceProbe, InstanceWarmer
 
 
 @dataclass(frozen=True)
@@ -26,9 +26,13 @@ class RefreshRegistry:
     store: FleetStore
     pool: InstancePool
     probe: InstanceProbe
+    warmer: InstanceWarmer
 
     def refresh(self, name: str, fleet: Fleet, *, now: datetime) -> FleetSnapshot:
-        """Bring one fleet's instances up to date; those that left the group are forgotten."""
+        """Bring one fleet's instances up to date, and have new ones warmed up.
+
+        Those that left the group are forgotten.
+        """
         group = self.pool.describe(fleet.group_name)
         running = [m for m in group.members if m.in_service and m.address]
         counts = self.probe.count_prompts([m.address for m in running]) if running else {}
@@ -40,7 +44,10 @@ class RefreshRegistry:
         for instance in instances:
             if instance.key not in present:
                 self.store.remove_instance(name, instance.key)
-            elif instance.may_return(now):
+                continue
+            if instance.may_return(now):
                 self.store.lift_quarantine(name, instance.key)
+            if instance.needs_warm_up(now) and self.store.begin_warm_up(name, instance.key, at=now):
+                self.warmer.warm_up(name, instance.key)
         known = [instance for instance in instances if instance.key in present]
         return FleetSnapshot(group, readings, known)

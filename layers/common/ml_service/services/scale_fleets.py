@@ -143,8 +143,10 @@ class ScaleFleets:
 def make_observation(
     snapshot: FleetSnapshot, tick: datetime, *, backlog: int | None, is_refreshing: bool
 ) -> FleetObservation:
-    """What the policy is told of a fleet."""
+    """What the policy is told of a fleet; an instance that is not warm yet is still launching."""
     group = snapshot.group
+    warm = {instance.key for instance in snapshot.instances if instance.is_warm}
+    readings = [reading for key, reading in snapshot.readings.items() if key in warm]
     in_service = [member for member in group.members if member.in_service]
     obstacles = list(group.obstacles)
     if is_refreshing:
@@ -156,8 +158,8 @@ def make_observation(
         desired=group.desired,
         minimum=group.minimum,
         maximum=group.maximum,
-        readings=tuple(snapshot.readings.values()),
-        launching=max(0, group.desired - len(snapshot.readings)),
+        readings=tuple(readings),
+        launching=max(0, group.desired - len(readings)),
         backlog=backlog,
         jobs=sum(len(instance.jobs) for instance in snapshot.instances),
         obstacles=obstacles,

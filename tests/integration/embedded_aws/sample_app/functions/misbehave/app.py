@@ -12,6 +12,8 @@ class OddError(Exception):
 
 
 def handler(event, context):
+    if "requestPayload" in event:
+        pass
     match event.get("do"):
         case "raise":
             raise OddError("as asked")

@@ -1,0 +1,33 @@
+"""warm_instance: in the instances' network, it warms up what was launched; then admission is told.
+
+Lambda itself calls admit_jobs once this has ended, as its destination: from here nothing can.
+"""
+
+from typing import Any
+
+from aws_lambda_powertools import Logger, Metrics
+from aws_lambda_powertools.metrics import MetricUnit
+from aws_lambda_powertools.utilities.typing import LambdaContext
+
+from ml_service.bootstrap import make_warm_instance
+from ml_service.services.warm_instance import WarmUpStatus
+
+logger = Logger()
+metrics = Metrics()
+
+
+@logger.inject_lambda_context
+@metrics.log_metrics
+def handler(event: dict[str, Any], context: LambdaContext) -> dict[str, Any]:
+    """Warm the instance up that the event names by fleet and key."""
+    fleet, key = event["fleet"], event["instance"]
+    report = make_warm_instance().warm_up(fleet, key)
+    keys = {"fleet": fleet, "instance": key, "status": report.status, "fault": report.fault}
+    if report.status in (WarmUpStatus.FAILED, WarmUpStatus.UNFIT):
+        logger.error("warm-up failed", extra=keys)
+        metrics.add_metric("WarmUpFailed", MetricUnit.Count, 1)
+    else:
+        logger.info("warm-up ended", extra=keys)
+    if report.status is WarmUpStatus.WARMED:
+        metrics.add_metric("WarmUpSeconds", MetricUnit.Seconds, report.seconds)
+    return {"status": report.status}
