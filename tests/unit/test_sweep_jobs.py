@@ -117,6 +117,16 @@ def test_an_admitted_job_gets_the_execution_that_was_never_started():
     assert world.jobs.get(JOB_ID).state is JobState.ADMITTED
 
 
+def test_an_admitted_job_that_waits_for_a_slot_is_left_alone():
+    world = World(InMemoryJobStore(admitted().leave_instance()))
+    world.store.wait_for_slot(FLEET, JOB_ID)
+    world.runner.start(JOB_ID, 1)
+    for minute in range(1, 4):
+        assert world.sweep(timedelta(minutes=minute)).counts == {}
+    assert world.jobs.get(JOB_ID).state is JobState.ADMITTED
+    assert world.store.list_waiting(FLEET) == {JOB_ID}
+
+
 def test_an_admitted_job_whose_execution_has_ended_is_answered():
     world = World(InMemoryJobStore(admitted()), runner=InMemoryJobRunner(ended={JOB_ID}))
     assert world.sweep(timedelta(minutes=1)).counts == {SweepAction.CLOSED: 1}

@@ -30,7 +30,7 @@ class SweepAction(StrEnum):
     CLOSED = "CLOSED"
     """It was past its deadline, or its execution had ended without closing it."""
     RESTARTED = "RESTARTED"
-    """It was admitted; its execution now runs, if it did not before."""
+    """It was admitted, and its execution was never started."""
     CANCELLED = "CANCELLED"
     """It is closed, and a prompt of it may still run: its end was asked for once more."""
     SLOT_RETURNED = "SLOT_RETURNED"
@@ -90,11 +90,16 @@ class SweepJobs:
             self.canceller.cancel_abandoned(job_id)
             return SweepAction.CANCELLED
         if job.state is JobState.ADMITTED:
-            if self.runner.start(job_id, job.run):
-                return SweepAction.RESTARTED
-            self._finish(job, StepError("EXECUTION_LOST"), now, report)
-            return SweepAction.CLOSED
+            return self._restart(job, now, report)
         self._finish(job, _expired(job), now, report)
+        return SweepAction.CLOSED
+
+    def _restart(self, job: Job, now: datetime, report: SweepReport) -> SweepAction | None:
+        if self.runner.is_running(job.job_id, job.run):
+            return None  # it waits for a slot
+        if self.runner.start(job.job_id, job.run):
+            return SweepAction.RESTARTED
+        self._finish(job, StepError("EXECUTION_LOST"), now, report)
         return SweepAction.CLOSED
 
     def _finish(self, job: Job, error: StepError | None, now: datetime, report: SweepReport) -> Job:
