@@ -158,6 +158,7 @@ class InMemoryFleetStore:
             placed_at=known.placed_at if known else None,
             faults=known.faults if known else 0,
             quarantined_at=known.quarantined_at if known else None,
+            stalled_at=known.stalled_at if known else None,
             warmed_at=known.warmed_at if known else None,
             warming_since=known.warming_since if known else None,
             warm_up_tries=known.warm_up_tries if known else 0,
@@ -179,10 +180,9 @@ class InMemoryFleetStore:
     def release_slot(self, fleet: str, key: str, job_id: str, *, worked: bool = False) -> None:
         if (fleet, key) in self.instances:
             instance = self.instances[fleet, key]
-            faults = 0 if worked else instance.faults
-            self.instances[fleet, key] = replace(
-                instance, jobs=instance.jobs - {job_id}, faults=faults
-            )
+            if worked:
+                instance = replace(instance, faults=0, stalled_at=None)
+            self.instances[fleet, key] = replace(instance, jobs=instance.jobs - {job_id})
 
     def wait_for_slot(self, fleet: str, job_id: str) -> None:
         self.waiting.add((fleet, job_id))
@@ -242,6 +242,10 @@ class InMemoryFleetStore:
         if (fleet, key) in self.instances:
             self.instances[fleet, key] = replace(self.instances[fleet, key], takes_jobs=True)
 
+    def record_stall(self, fleet: str, key: str, at: datetime) -> None:
+        if (fleet, key) in self.instances:
+            self.instances[fleet, key] = replace(self.instances[fleet, key], stalled_at=at)
+
     def begin_warm_up(self, fleet: str, key: str, *, at: datetime) -> bool:
         instance = self.instances.get((fleet, key))
         if instance is None or instance.is_warm:
@@ -292,6 +296,7 @@ class InMemoryInstancePool:
     """Raised instead of setting a capacity."""
     breaks: set[str] = field(default_factory=set)
     refreshing: set[str] = field(default_factory=set)
+    unhealthy: list[str] = field(default_factory=list)
 
     def describe(self, group_name: str) -> Group:
         if group_name in self.breaks:
@@ -309,6 +314,9 @@ class InMemoryInstancePool:
 
     def is_refreshing(self, group_name: str) -> bool:
         return group_name in self.refreshing
+
+    def report_unhealthy(self, instance_id: str) -> None:
+        self.unhealthy.append(instance_id)
 
     def set_protection(
         self, group_name: str, instance_ids: Sequence[str], *, is_protected: bool

@@ -29,6 +29,10 @@ def handler(event: dict[str, Any], context: LambdaContext) -> None:
 
 def _report(fleet_tick: FleetTick) -> None:
     keys: dict[str, Any] = {"fleet": fleet_tick.fleet, "outcome": fleet_tick.outcome}
+    unhealthy = fleet_tick.unhealthy
+    if unhealthy is not None:
+        fault = {"instance_id": unhealthy.instance_id, "fault": unhealthy.fault}
+        logger.error("instance reported unhealthy", extra=keys | fault)
     decision = fleet_tick.decision
     if decision is not None:
         keys["decision"] = decision.model_dump(mode="json", exclude={"state_if_refused"})
@@ -44,6 +48,8 @@ def _report(fleet_tick: FleetTick) -> None:
         metrics.add_metric("LaunchingInstances", MetricUnit.Count, decision.observation.launching)
         if decision.observation.backlog is not None:
             metrics.add_metric("Backlog", MetricUnit.Count, decision.observation.backlog)
+        if unhealthy is not None:
+            metrics.add_metric("InstancesReportedUnhealthy", MetricUnit.Count, 1)
         if known:
             metrics.add_metric("LongestQueue", MetricUnit.Count, max(known))
         if decision.action is not ScalingAction.NONE:

@@ -146,6 +146,13 @@ class FleetWatch:
         answer = self._clients.autoscaling.describe_auto_scaling_groups(
             AutoScalingGroupNames=list(self._groups)
         )
+        for group in answer["AutoScalingGroups"]:
+            for instance in group["Instances"]:
+                if instance["HealthStatus"] == "Unhealthy":
+                    # As Auto Scaling does, which launches another; the next look sees both.
+                    self._clients.autoscaling.terminate_instance_in_auto_scaling_group(
+                        InstanceId=instance["InstanceId"], ShouldDecrementDesiredCapacity=False
+                    )
         return answer["AutoScalingGroups"]
 
     def _read_addresses(self, instance_ids: list[str]) -> dict[str, str]:

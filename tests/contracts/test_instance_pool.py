@@ -5,6 +5,7 @@ from typing import Any
 
 import boto3
 import pytest
+from botocore.exceptions import ClientError
 from botocore.stub import Stubber
 from moto import mock_aws
 
@@ -92,6 +93,23 @@ def test_a_protection_that_is_refused_is_told(autoscaling: Any, pool: AutoScalin
         aws.add_client_error("set_instance_protection", "ResourceContention")
         with pytest.raises(ScalingRefusedError, match="ResourceContention"):
             pool.set_protection(GROUP, ["i-00000000000000001"], is_protected=True)
+
+
+def test_an_instance_is_reported_unhealthy_and_one_that_is_gone_is_no_error(
+    autoscaling: Any, pool: AutoScalingInstancePool
+):
+    first, _ = pool.describe(GROUP).members
+    pool.report_unhealthy(first.instance_id)
+    (group,) = autoscaling.describe_auto_scaling_groups()["AutoScalingGroups"]
+    health = {i["InstanceId"]: i["HealthStatus"] for i in group["Instances"]}
+    assert health.pop(first.instance_id) == "Unhealthy"
+    assert set(health.values()) == {"Healthy"}
+    with Stubber(autoscaling) as aws:
+        aws.add_client_error("set_instance_health", "ValidationError")
+        pool.report_unhealthy(first.instance_id)
+        aws.add_client_error("set_instance_health", "AccessDenied")
+        with pytest.raises(ClientError, match="AccessDenied"):
+            pool.report_unhealthy(first.instance_id)
 
 
 @pytest.mark.parametrize(

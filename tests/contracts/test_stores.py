@@ -363,7 +363,12 @@ class TestFleetStore:
         assert fleets.load_scaler(FLEET) == ScalerState()
         intent = ScalingIntent(desired=2, no_out_until=NOON, no_in_until=NOON)
         first = ScalerState(
-            last_tick=NOON, busy_checks=2, desired=1, shielded=("i-a",), intent=intent
+            last_tick=NOON,
+            busy_checks=2,
+            desired=1,
+            shielded=("i-a",),
+            intent=intent,
+            silent_ticks={KEY: 2},
         )
         assert fleets.save_scaler(FLEET, first, last_tick=None)
         assert fleets.load_scaler(FLEET) == first
@@ -380,6 +385,17 @@ class TestFleetStore:
         assert decision is not None
         fleets.add_decision(FLEET, decision, outcome="DONE")
         assert fleets.list_instances(FLEET) == []
+
+
+def test_a_stall_is_noted_until_a_prompt_succeeds(fleets: FleetStore):
+    fleets.record_stall(FLEET, KEY, NOON)
+    assert fleets.list_instances(FLEET) == []
+    fleets.put_instance(FLEET, MEMBER, reading=0, at=NOON)
+    fleets.record_stall(FLEET, KEY, NOON)
+    fleets.release_slot(FLEET, KEY, "job")
+    assert only(fleets).stalled_at == NOON
+    fleets.release_slot(FLEET, KEY, "job", worked=True)
+    assert only(fleets).stalled_at is None
 
 
 class TestQuarantine:

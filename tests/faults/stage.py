@@ -231,6 +231,7 @@ class Stage:
                 RemoveInstances(self.store, self.pool, self.instances, self.clock),
                 self.clock,
                 scaling_enabled=True,
+                reports_unhealthy=True,
             )
         )
 

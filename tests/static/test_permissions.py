@@ -24,6 +24,11 @@ _STARS = {
     ("CollectOutputsRole", "${ResultBucket.Arn}/comfyui-results/*"): "all files of the contract",
     ("SubmitPromptRole", "arn:aws:s3:::${Names}/*"): "all objects of an allowed bucket",
     ("SubmitPromptRole", "/*,arn:aws:s3:::"): "the same, between two buckets",
+    (
+        "SweepJobsRole",
+        "arn:${AWS::Partition}:states:${AWS::Region}:${AWS::AccountId}"
+        ":execution:${RunJobStateMachine.Name}:*",
+    ): "every job's execution has a name of its own",
     ("HandOffPolicy", "${ResultBucket.Arn}/comfyui-results/*"): "any result may be a video to copy",
     ("HandOffPolicy", "arn:aws:s3:::${Names}/*video.mp4"): "the message says the folder",
     ("HandOffPolicy", "/*video.mp4,arn:aws:s3:::"): "the same, between two buckets",
@@ -59,6 +64,7 @@ _CALLS = {
     "autoscaling:DescribeAutoScalingGroups": "describe_auto_scaling_groups",
     "autoscaling:DescribeInstanceRefreshes": "describe_instance_refreshes",
     "autoscaling:SetDesiredCapacity": "set_desired_capacity",
+    "autoscaling:SetInstanceHealth": "set_instance_health",
     "autoscaling:SetInstanceProtection": "set_instance_protection",
     "dynamodb:DeleteItem": "delete_item",
     "dynamodb:GetItem": "get_item",
@@ -75,6 +81,7 @@ _CALLS = {
     "sqs:GetQueueAttributes": "get_queue_attributes",
     "sqs:ReceiveMessage": "receive_message",
     "sqs:SendMessage": "send_message",
+    "states:DescribeExecution": "describe_execution",
     "states:StartExecution": "start_execution",
 }
 # Needed though no adapter calls them by name.
@@ -133,6 +140,7 @@ def test_dev_cannot_change_the_fleets(deployments: Mapping[str, Deployment]) -> 
         "autoscaling:DescribeAutoScalingGroups",
         "autoscaling:DescribeInstanceRefreshes",
         "autoscaling:SetDesiredCapacity",
+        "autoscaling:SetInstanceHealth",
         "autoscaling:SetInstanceProtection",
     }
     assert _list_actions(deployments["dev"], "autoscaling:") == {

@@ -294,6 +294,7 @@ def test_a_prompt_in_a_stalled_queue_is_cancelled_and_lost(
     assert timedelta(seconds=after) <= world.clock.now() - NOON < timedelta(seconds=after + 10)
     assert world.comfyui.cancelled == ["p"]
     assert world.reading() is None
+    assert world.store.list_instances(world.job.fleet)[0].stalled_at is not None
 
 
 def test_a_prompt_that_runs_longer_than_its_workflow_allows_an_attempt_is_tried_elsewhere():

@@ -60,6 +60,7 @@ class World:
             RemoveInstances(self.store, self.pool, self.probe, self.clock),
             self.clock,
             scaling_enabled=self.enabled,
+            reports_unhealthy=self.enabled,
         )
         return service.scale(tick=NOON + minute * MINUTE)
 
@@ -300,6 +301,100 @@ class TestWithOneFleet:
         assert tick.decision.reason.endswith("Paused: not done.")
         assert world.desired() == 1
         assert len(world.store.decisions) == 1
+
+    def test_fault_23_three_silent_ticks_in_a_row_and_the_instance_is_reported(self):
+        world = self.make_world(1, None)
+        ticks = [self.run(world, minute)[0] for minute in range(3)]
+        assert [t.unhealthy and t.unhealthy.instance_id for t in ticks] == [None, None, "i-1"]
+        assert world.pool.unhealthy == ["i-1"]
+        assert world.desired() == 2
+
+    def test_fault_24_an_answer_between_and_the_count_begins_anew(self):
+        world = self.make_world(1, None)
+        for minute in range(8):
+            world.probe.readings["10.0.0.1"] = 4 if minute % 3 == 2 else None
+            self.run(world, minute)
+        assert world.pool.unhealthy == []
+
+    @pytest.mark.parametrize("minutes", [(0, 0.2, 0.4, 0.6), (0, 1, 4, 5)], ids=["one", "gap"])
+    def test_repeats_of_a_tick_and_ticks_after_a_gap_are_not_in_a_row(self, minutes):
+        world = self.make_world(1, None)
+        for minute in minutes:
+            self.run(world, minute)
+        assert world.pool.unhealthy == []
+
+    def test_four_checks_in_a_minute_are_one_tick(self):
+        world = self.make_world(1, None, checks_per_tick=4, counts_backlog=True)
+        for minute in range(3):
+            assert world.pool.unhealthy == []
+            self.run(world, minute)
+        assert world.pool.unhealthy == ["i-1"]
+
+    def test_one_instance_at_most_is_reported_in_a_tick(self):
+        world = self.make_world(None, None)
+        for minute in range(3):
+            self.run(world, minute)
+        assert world.pool.unhealthy == ["i-0"]
+
+    def test_neither_protection_nor_a_job_keeps_a_dead_instance(self):
+        world = self.make_world(None)
+        self.run(world, 0)
+        world.pool.set_protection(self.group_name, ["i-0"], is_protected=True)
+        (instance,) = world.store.list_instances("pulid")
+        world.store.take_slot("pulid", instance.key, "job", slots=14, at=NOON)
+        for minute in (1, 2):
+            self.run(world, minute)
+        assert world.pool.unhealthy == ["i-0"]
+
+    @pytest.mark.parametrize("kind", ["other stage", "tag", "is_paused", "is_dry_run"])
+    def test_who_does_not_act_reports_nothing(self, kind: str):
+        parameters = {kind: True} if kind.startswith("is_") else {}
+        world = self.make_world(None, **parameters)
+        world.enabled = kind != "other stage"
+        group = world.pool.groups[self.group_name]
+        world.pool.groups[self.group_name] = replace(group, is_paused=kind == "tag")
+        for minute in range(4):
+            self.run(world, minute)
+        assert world.pool.unhealthy == []
+
+    def test_an_instance_that_boots_has_ten_minutes(self):
+        world = self.make_world(None)
+        for minute in range(12):
+            world.run_tick(minute, self.fleets)
+        assert world.pool.unhealthy == []
+        world.run_tick(12, self.fleets)
+        assert world.pool.unhealthy == ["i-0"]
+
+    def test_a_zombie_answers_and_is_reported_when_its_third_prompt_has_left_it(self):
+        world = self.make_world(1)
+        world.warm()
+        (instance,) = world.store.list_instances("pulid")
+        for fault in range(3):
+            self.run(world, fault)
+            assert world.pool.unhealthy == []
+            world.store.record_stall("pulid", instance.key, world.clock.now())
+            world.store.record_fault("pulid", instance.key, world.clock.now())
+        self.run(world, 3)
+        assert world.pool.unhealthy == ["i-0"]
+
+    def test_fault_22_a_black_hole_is_quarantined_and_not_replaced(self):
+        world = self.make_world(1)
+        world.warm()
+        (instance,) = world.store.list_instances("pulid")
+        for _ in range(3):
+            world.store.record_fault("pulid", instance.key, world.clock.now())
+        for minute in range(4):
+            self.run(world, minute)
+        assert world.pool.unhealthy == []
+
+    def test_a_third_warm_up_that_fails_and_the_instance_is_reported(self):
+        world = self.make_world(1)
+        for minute in range(3):
+            world.run_tick(minute, self.fleets)
+            world.store.abandon_warm_up(*world.warmer.asked[minute], fault="No GPU.")
+        assert world.pool.unhealthy == []
+        world.run_tick(3, self.fleets)
+        assert world.pool.unhealthy == ["i-0"]
 
     def test_several_checks_in_a_minute_have_their_own_times(self):
         world = self.make_world(6, checks_per_tick=4, counts_backlog=True)

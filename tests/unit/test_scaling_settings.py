@@ -29,6 +29,8 @@ def load(fleet: dict[str, Any], *, enabled: bool = True) -> ScaleFleetsSettings:
         "FLEETS": json.dumps({"pulid": fleet}),
         "OBSERVE_INSTANCES_FUNCTION_NAME": "observe",
         "SCALING_ENABLED": str(enabled).lower(),
+        "REPORT_UNHEALTHY": str(enabled).lower(),
+        "WARM_INSTANCE_FUNCTION_NAME": "warm-instance",
     }
     return load_settings(ScaleFleetsSettings, environment)
 

@@ -236,6 +236,7 @@ def make_scale_fleets() -> ScaleFleets:
         remover=RemoveInstances(store, registry.pool, registry.probe, make_clock()),
         clock=make_clock(),
         scaling_enabled=settings.scaling_enabled,
+        reports_unhealthy=settings.report_unhealthy,
     )
 
 

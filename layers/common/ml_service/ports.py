@@ -187,6 +187,9 @@ class FleetStore(Protocol):
     def stop_draining(self, fleet: str, key: str) -> None:
         """Let an instance take jobs again; no effect if it is not known."""
 
+    def record_stall(self, fleet: str, key: str, at: datetime) -> None:
+        """Note that the instance's queue has stalled; a prompt that succeeds there undoes it."""
+
     def begin_warm_up(self, fleet: str, key: str, *, at: datetime) -> bool:
         """Become the one that has an instance warmed up; False if it is warm or somebody did."""
 
@@ -217,6 +220,9 @@ class InstancePool(Protocol):
 
     def is_refreshing(self, group_name: str) -> bool:
         """Whether Auto Scaling is replacing the group's instances one after the other."""
+
+    def report_unhealthy(self, instance_id: str) -> None:
+        """Have an instance replaced, whatever runs on it; no effect if it is gone."""
 
     def set_protection(
         self, group_name: str, instance_ids: Sequence[str], *, is_protected: bool

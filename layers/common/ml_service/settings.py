@@ -166,6 +166,7 @@ class ScaleFleetsSettings(Settings):
     observe_instances_function_name: str
     warm_instance_function_name: str
     scaling_enabled: bool
+    report_unhealthy: bool
 
     @model_validator(mode="after")
     def _check_slots(self) -> Self:

@@ -69,6 +69,17 @@ class AutoScalingInstancePool:
             code = error.response["Error"]["Code"]
             raise ScalingRefusedError(f"SetDesiredCapacity {desired}: {code}") from error
 
+    def report_unhealthy(self, instance_id: str) -> None:
+        """Set an instance's health, on which its group acts within a minute or two."""
+        try:
+            # No grace period: who reports has waited long enough for what has never answered.
+            self._autoscaling.set_instance_health(
+                InstanceId=instance_id, HealthStatus="Unhealthy", ShouldRespectGracePeriod=False
+            )
+        except ClientError as error:
+            if error.response["Error"]["Code"] != "ValidationError":
+                raise  # that one means that the instance is in no group any more
+
     def set_protection(
         self, group_name: str, instance_ids: Sequence[str], *, is_protected: bool
     ) -> None:

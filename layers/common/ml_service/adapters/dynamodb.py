@@ -160,7 +160,8 @@ class DynamoDBFleetStore:
         _succeeds(
             lambda: self._table.update_item(
                 Key=_instance_key(fleet, key),
-                UpdateExpression="DELETE jobs :job" + (" REMOVE faults" if worked else ""),
+                UpdateExpression="DELETE jobs :job"
+                + (" REMOVE faults, stalled_at" if worked else ""),
                 ConditionExpression=Attr("pk").exists(),
                 ExpressionAttributeValues={":job": {job_id}},
             )
@@ -302,6 +303,17 @@ class DynamoDBFleetStore:
             )
         )
 
+    def record_stall(self, fleet: str, key: str, at: datetime) -> None:
+        """Note that the queue of an instance that is still known has stalled."""
+        _succeeds(
+            lambda: self._table.update_item(
+                Key=_instance_key(fleet, key),
+                UpdateExpression="SET stalled_at = :at",
+                ConditionExpression=Attr("pk").exists(),
+                ExpressionAttributeValues={":at": _to_epoch(at)},
+            )
+        )
+
     def begin_warm_up(self, fleet: str, key: str, *, at: datetime) -> bool:
         """Take an instance's warm-up, unless it is warm or somebody has taken it."""
         return _succeeds(
@@ -396,6 +408,7 @@ def _to_instance(item: Mapping[str, Any]) -> Instance:
         placed_at=_read_moment(item, "placed_at"),
         faults=int(item.get("faults", 0)),
         quarantined_at=_read_moment(item, "quarantined_at"),
+        stalled_at=_read_moment(item, "stalled_at"),
         warmed_at=_read_moment(item, "warmed_at"),
         warming_since=_read_moment(item, "warming_since"),
         warm_up_tries=int(item.get("warm_up_tries", 0)),

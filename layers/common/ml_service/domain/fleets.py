@@ -103,6 +103,8 @@ class Instance:
     """Prompts in a row that it lost or broke through no fault of the job."""
     quarantined_at: datetime | None = None
     """When it had too many of them; None while it is trusted."""
+    stalled_at: datetime | None = None
+    """When a prompt last left it because its queue had stalled; None once one has succeeded."""
     warmed_at: datetime | None = None
     """When its warm-up since its launch was over; None: it is cold."""
     warming_since: datetime | None = None
@@ -116,6 +118,11 @@ class Instance:
     def is_warm(self) -> bool:
         """Whether its warm-up is over."""
         return self.warmed_at is not None
+
+    @property
+    def has_answered(self) -> bool:
+        """Whether it has answered since its launch."""
+        return self.reading is not None or self.is_warm or self.warming_since is not None
 
     @property
     def is_ready(self) -> bool:

@@ -7,7 +7,7 @@ Each number of it, and each exception from it, is a parameter of the policy.
 """
 
 import math
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from datetime import datetime
 from enum import StrEnum
@@ -73,6 +73,8 @@ class ScalerState(_Frozen):
     """Ids of instances that were protected from scale-in for an action, and may still be."""
     intent: ScalingIntent | None = None
     """An action that was begun and whose end nobody has stored."""
+    silent_ticks: Mapping[str, int] = {}
+    """Ticks in a row that each silent instance has not answered, by its key."""
 
     @property
     def cooldown_until(self) -> datetime | None:

@@ -87,6 +87,7 @@ class AwaitPrompt:
             raise
         if awaited.stall is not None:
             self._cancel(job, comfyui, seconds=0)
+            self.store.record_stall(job.fleet, job.instance, self.clock.now())
             # What answers but runs nothing is not ready for the next job.
             self.store.record_reading(job.fleet, job.instance, None, self.clock.now())
         else:

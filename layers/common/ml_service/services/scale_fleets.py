@@ -7,6 +7,7 @@ from datetime import datetime, timedelta
 
 from ml_service.domain.errors import ScalingRefusedError
 from ml_service.domain.fleets import Fleet
+from ml_service.domain.health import count_silent, find_fault
 from ml_service.domain.scaling import (
     FleetObservation,
     ScalerState,
@@ -14,6 +15,7 @@ from ml_service.domain.scaling import (
     ScalingDecision,
     decide_scaling,
 )
+from ml_service.domain.scaling_policy import ScalingPolicy
 from ml_service.ports import Clock, FleetStore, InstancePool, JobQueue
 from ml_service.services.refresh_registry import FleetSnapshot, RefreshRegistry
 from ml_service.services.remove_instances import RemoveInstances
@@ -22,6 +24,15 @@ _LAST_REMOVAL = timedelta(seconds=10)
 """A removal takes 45 s, and has to end before the function does and the next tick begins."""
 _LONGEST_REMOVAL = timedelta(seconds=150)
 """After so long one that has not told its end has died, even where local mode's clock runs fast."""
+
+
+@dataclass(frozen=True)
+class UnhealthyInstance:
+    """An instance that is of no use any more."""
+
+    instance_id: str
+    fault: str
+    """Why, in a sentence."""
 
 
 @dataclass(frozen=True)
@@ -34,6 +45,8 @@ class FleetTick:
     outcome: str = "REPEATED"
     """DONE, NOT_ALLOWED, POSTPONED, REFUSED, REPEATED, HELD (by a removal at work), FAILED."""
     error: Exception | None = None
+    unhealthy: UnhealthyInstance | None = None
+    """What was reported to the group, which then replaces it."""
 
 
 @dataclass(frozen=True)
@@ -49,6 +62,8 @@ class ScaleFleets:
     clock: Clock
     scaling_enabled: bool
     """False in a stage that uses another stage's instances: it decides, but never acts."""
+    reports_unhealthy: bool
+    """Whether instances that are of no use any more are reported to their groups."""
 
     def scale(self, *, tick: datetime) -> Sequence[FleetTick]:
         """Run one tick, told by its event's own time; a failing or slow fleet stops no other."""
@@ -91,8 +106,9 @@ class ScaleFleets:
         if decision is None:
             return FleetTick(name)
         shielded = self._list_shielded(state, snapshot, decision)
+        silent_ticks = _count_silent(state, snapshot, tick, offset, policy.max_gap)
         # The claim comes before the action: of two checks of one moment only one may act.
-        claim = _shield(decision.claim, shielded)
+        claim = _carry(decision.claim, shielded, silent_ticks)
         if not self.store.save_scaler(name, claim, last_tick=state.last_tick):
             return FleetTick(name)
         if self.scaling_enabled and self.remover.mend(
@@ -101,10 +117,31 @@ class ScaleFleets:
             shielded = self._list_shielded(ScalerState(), snapshot, decision)
         outcome, error, shielded = self._act(name, snapshot, decision, offset, shielded)
         after = decision.state if outcome == "DONE" else decision.state_if_refused
-        if (after := _shield(after, shielded)) != claim:
+        if (after := _carry(after, shielded, silent_ticks)) != claim:
             self.store.save_scaler(name, after, last_tick=tick)
         self.store.add_decision(name, decision, outcome=outcome)
-        return FleetTick(name, decision, outcome, error)
+        # Once a tick, however many checks it has.
+        unhealthy = None if offset else self._report_unhealthy(snapshot, silent_ticks, policy)
+        return FleetTick(name, decision, outcome, error, unhealthy)
+
+    def _report_unhealthy(
+        self, snapshot: FleetSnapshot, silent_ticks: Mapping[str, int], policy: ScalingPolicy
+    ) -> UnhealthyInstance | None:
+        """Report one instance at most: were it our network that is broken, not all may go at once.
+
+        Neither protection from scale-in nor a job keeps one: a job that had been running there has
+        left it by then.
+        """
+        if not self.reports_unhealthy or snapshot.group.is_paused:
+            return None
+        if policy.is_paused or policy.is_dry_run:
+            return None
+        for instance in snapshot.instances:
+            fault = find_fault(instance, silent_ticks=silent_ticks.get(instance.key, 0))
+            if fault and instance.in_service:
+                self.pool.report_unhealthy(instance.instance_id)
+                return UnhealthyInstance(instance.instance_id, fault)
+        return None
 
     def _list_shielded(
         self, state: ScalerState, snapshot: FleetSnapshot, decision: ScalingDecision
@@ -177,5 +214,28 @@ def _is_removing(state: ScalerState, snapshot: FleetSnapshot, tick: datetime) ->
     )
 
 
-def _shield(state: ScalerState, shielded: Sequence[str]) -> ScalerState:
-    return state.model_copy(update={"shielded": tuple(shielded)})
+def _count_silent(
+    state: ScalerState,
+    snapshot: FleetSnapshot,
+    tick: datetime,
+    offset: timedelta,
+    max_gap: timedelta,
+) -> Mapping[str, int]:
+    """Count each tick once, however many checks it has; after a gap the count begins anew."""
+    if offset:
+        return state.silent_ticks
+    is_in_row = state.last_tick is not None and tick - state.last_tick <= max_gap
+    return count_silent(
+        snapshot.group.members,
+        snapshot.readings,
+        state.silent_ticks if is_in_row else {},
+        answered={instance.key for instance in snapshot.instances if instance.has_answered},
+        tick=tick,
+    )
+
+
+def _carry(
+    state: ScalerState, shielded: Sequence[str], silent_ticks: Mapping[str, int]
+) -> ScalerState:
+    """What the policy knows nothing of goes from one state to the next."""
+    return state.model_copy(update={"shielded": tuple(shielded), "silent_ticks": silent_ticks})

@@ -13,7 +13,8 @@ class OddError(Exception):
 
 def handler(event, context):
     if "requestPayload" in event:
-        pass
+        sys.stdout.write(f"told of {event['requestPayload']}\n")
+        sys.stdout.flush()
     match event.get("do"):
         case "raise":
             raise OddError("as asked")
