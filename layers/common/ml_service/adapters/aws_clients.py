@@ -17,7 +17,10 @@ if TYPE_CHECKING:
     from types_boto3_stepfunctions import SFNClient
 
 # The standard mode retries throttling and server errors, and few enough times for a function.
-_CONFIG = Config(retries={"mode": "standard", "max_attempts": 4}, connect_timeout=3)
+# The scaler writes ten instances of each of three fleets at once.
+_CONFIG = Config(
+    retries={"mode": "standard", "max_attempts": 4}, connect_timeout=3, max_pool_connections=30
+)
 
 
 class AwsClients:
