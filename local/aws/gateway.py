@@ -337,11 +337,11 @@ def _no_instance_refreshes() -> web.Response:
     return web.Response(text=body, content_type="text/xml")
 
 
-def _autoscaling_error(message: str) -> web.Response:
+def _autoscaling_error(message: str, code: str = "ValidationError") -> web.Response:
     request_id = str(uuid.uuid4())
     body = (
         '<ErrorResponse xmlns="http://autoscaling.amazonaws.com/doc/2011-01-01/"><Error>'
-        f"<Type>Sender</Type><Code>ValidationError</Code><Message>{escape(message)}</Message>"
+        f"<Type>Sender</Type><Code>{code}</Code><Message>{escape(message)}</Message>"
         f"</Error><RequestId>{request_id}</RequestId></ErrorResponse>"
     )
     return web.Response(

@@ -4,15 +4,19 @@ import json
 import time
 import uuid
 from collections.abc import Callable, Iterator
+from concurrent.futures import ThreadPoolExecutor
 from contextlib import contextmanager
 from dataclasses import asdict
-from datetime import UTC, datetime, timedelta
+from datetime import UTC, datetime, timedelta, timezone
+from itertools import pairwise
 from pathlib import Path
 from typing import Any
 
 import pytest
 import requests
+from boto3.dynamodb.conditions import Key
 
+from local.aws import gateway
 from local.aws.alarm_rules import judge_alarm, list_metrics
 from local.aws.embedded_aws import AwsOptions, EmbeddedAws, RunningAws, running_embedded_aws
 from local.aws.metric_store import MetricStore
@@ -22,13 +26,18 @@ from local.local_mode import LocalDeployment, LocalOptions, deploy_ml_service
 from local.sample_media import make_audio, make_image, make_video
 from local.triage import run_drop, run_redrive
 from ml_service.adapters.clock import SystemClock
+from ml_service.adapters.comfyui import HttpComfyUIConnector
+from ml_service.adapters.dynamodb import read_items
 from ml_service.domain.errors import JobNotFoundError
 from ml_service.domain.fleets import Instance
 from ml_service.domain.jobs import Job, JobState
+from ml_service.domain.prompts import PromptState
 from ml_service.domain.replies import make_error_reply
+from tests.contracts.comfyui_targets import make_picture
 from tests.makers import make_job
 
 SPEED = 20.0
+MINUTE = timedelta(minutes=1)
 MAKE_UP = "ComfyUiPhotoMakeUpLipsThumbnailsMessage"
 LATENT_SYNC = "ComfyUiLatentSyncMessage"
 FLUX = "ComfyUiFluxPromptMessage"
@@ -56,6 +65,7 @@ class Stage(Backend):
         self.autoscaling = aws.client("autoscaling")
         self.clock = SystemClock(rate=aws.clock.rate, origin=aws.clock.origin)
         self.dynamodb = aws.client("dynamodb")
+        self.functions = aws.client("lambda")
         self._replies: dict[str, Reply] = {}
 
     def post(self, subject: str, **members: Any) -> tuple[str, str]:
@@ -99,6 +109,27 @@ class Stage(Backend):
     def forget_reply(self, partial_name: str) -> None:
         """Another one is to come."""
         del self._replies[partial_name]
+
+    def clear_faults(self, address: str) -> None:
+        url = f"http://{address}:8188/_simulator/faults"
+        requests.delete(url, timeout=5).raise_for_status()
+
+    def tick(self, at: str) -> None:
+        """Run the scaler with an event of that time."""
+        answer = self.functions.invoke(
+            FunctionName=f"{self.ready['stage']}-ml-service-scale-fleets",
+            Payload=json.dumps({"time": at}),
+        )
+        assert "FunctionError" not in answer
+
+    def read_decisions(self, fleet: str) -> list[dict[str, Any]]:
+        """The scaler's decisions as they were stored, the oldest first."""
+        return list(
+            read_items(
+                self.fleet_table.query,
+                KeyConditionExpression=Key("pk").eq(fleet) & Key("sk").begins_with("DECISION#"),
+            )
+        )
 
     @contextmanager
     def drained(self, fleet: str) -> Iterator[None]:
@@ -326,13 +357,29 @@ def _make_queued_job() -> Job:
     )
 
 
-def test_more_prompts_than_twice_the_threshold_launch_an_instance_that_takes_jobs(stage: Stage):
+def test_fault_39_more_prompts_than_twice_the_threshold_launch_an_instance_once_they_may(
+    stage: Stage, monkeypatch: pytest.MonkeyPatch
+):
     group_name = stage.ready["fleets"]["lip-sync"]["group_name"]
     stage.put_input("clip.mp4", make_video(color=(9, 9, 9), seconds=0.5))
     stage.put_input("voice.mp3", make_audio(seconds=0.5))
+    # A long prompt at first: the queue is as long at the tick after the refused call.
+    stage.add_fault(stage.await_ready("lip-sync").address, kind="hang", seconds=9)
     names = [
         stage.post(LATENT_SYNC, VideoS3Key="clip.mp4", AudioS3Key="voice.mp3")[1] for _ in range(8)
     ]
+    with monkeypatch.context() as busy_group:
+        make_error = gateway._autoscaling_error
+        busy_group.setitem(gateway._CAPACITY_RULES, "SetDesiredCapacity", lambda *_: "in progress")
+        busy_group.setattr(
+            gateway,
+            "_autoscaling_error",
+            lambda text: make_error(text, "ScalingActivityInProgress"),
+        )
+        stage.await_value(
+            lambda: "REFUSED" in [d["outcome"] for d in stage.read_decisions("lip-sync")] or None
+        )
+        assert all(len(i.jobs) <= 10 for i in stage.fleets.list_instances("lip-sync"))
 
     def count_ready() -> int:
         return len([i for i in stage.fleets.list_instances("lip-sync") if i.is_ready])
@@ -344,6 +391,128 @@ def test_more_prompts_than_twice_the_threshold_launch_an_instance_that_takes_job
     assert all(stage.await_reply(name).succeeded for name in names)
     instances = stage.fleets.list_instances("lip-sync")
     assert all(i.placed_at for i in instances), "\n".join(map(str, instances))
+
+
+def test_fault_35_a_tick_that_comes_four_times_at_once_counts_once(stage: Stage):
+    begun = _check_once(stage, lambda last: [last, last, last + MINUTE, last + MINUTE])
+    _require_single_steps(stage, begun)
+
+
+def test_fault_36_a_tick_by_a_clock_that_is_late_or_of_another_zone_changes_nothing(stage: Stage):
+    summer = timezone(timedelta(hours=2))
+    begun = _check_once(stage, lambda last: [last.astimezone(summer), last - 5 * MINUTE])
+    _require_single_steps(stage, begun)
+
+
+def _check_once(stage: Stage, choose: Callable[[datetime], list[datetime]]) -> datetime:
+    """Send ticks besides the minute's own, twice; returns when that began."""
+    stage.await_ready("makeup")
+    begun = None
+    for _ in range(2):
+        last = stage.fleets.load_scaler("makeup").last_tick
+        assert last is not None
+        begun = begun or last
+        times = [at.isoformat() for at in choose(last)]
+        with ThreadPoolExecutor(len(times)) as threads:
+            list(threads.map(stage.tick, times))
+        stage.await_value(
+            lambda last=last: stage.fleets.load_scaler("makeup").last_tick > last + MINUTE or None
+        )
+    return begun
+
+
+def _require_single_steps(stage: Stage, begun: datetime) -> None:
+    """Each minute has one decision at most, and each decision is one check of the idle streak."""
+    decisions = [d for d in stage.read_decisions("makeup") if _read_tick(d) >= begun]
+    assert len(decisions) >= 3
+    for before, after in pairwise(decisions):
+        minutes = [int(_read_tick(d).timestamp()) // 60 for d in (before, after)]
+        assert minutes[0] < minutes[1]
+        counts = [int(d["state"]["idle_checks"]) for d in (before, after)]
+        assert counts[1] in (counts[0] + 1, 0, 1)
+    assert decisions[-1]["desired"] == 1
+
+
+def _read_tick(decision: dict[str, Any]) -> datetime:
+    return datetime.fromisoformat(decision["sk"].removeprefix("DECISION#"))
+
+
+def test_fault_25_without_a_healthy_instance_a_job_stays_in_sqs_and_goes_on_by_itself(stage: Stage):
+    stage.put_input("face.png", make_image(color=(9, 9, 9)))
+    with stage.drained("makeup"):
+        job_id, name = stage.post(MAKE_UP, InputS3Key="face.png", SourceS3Keys=["face.png"])
+        stage.await_job(job_id, lambda job: job.state is JobState.QUEUED)
+        time.sleep(3.5)  # a tick tries it
+        assert stage.jobs.get(job_id).state is JobState.QUEUED
+        assert stage.count_messages(stage.ready["fleets"]["makeup"]["task_queue_url"]) == 1
+    assert stage.await_reply(name).succeeded
+    assert stage.states(job_id)[0] == "Choose Instance"
+
+
+def test_fault_37_a_cancel_leaves_the_other_stages_prompts_alone(stage: Stage):
+    instance = stage.await_ready("pulid")
+    comfyui = HttpComfyUIConnector().connect(instance.address)
+    foreign = [str(uuid.uuid4()) for _ in range(2)]
+    stage.add_fault(instance.address, kind="hang", seconds=5)  # the first, until ours is there
+    for prompt_id in foreign:
+        comfyui.submit(prompt_id, make_picture())
+    job_id, name = stage.post(FLUX, PromptText="behind the others")
+    job = stage.await_job(job_id, lambda job: job.state is JobState.SUBMITTED)
+    stage.sfn.stop_execution(executionArn=stage.execution_arn(job_id))
+    assert not stage.await_reply(name).succeeded
+    stage.await_job(job_id, lambda job: not job.abandoned)
+    assert comfyui.find(job.prompt_id).state is PromptState.UNKNOWN
+    for prompt_id in foreign:
+        stage.await_value(lambda p=prompt_id: not comfyui.find(p).is_queued or None)
+        assert comfyui.find(prompt_id).state is PromptState.SUCCEEDED
+
+
+@pytest.mark.long
+def test_fault_24_an_instance_that_is_slow_for_two_ticks_stays(stage: Stage):
+    instance = stage.await_ready("makeup")
+    stage.add_fault(instance.address, kind="stall", seconds=4)
+    stage.await_value(lambda: stage.fleets.list_instances("makeup")[0].reading is None or None)
+    assert stage.await_ready("makeup").instance_id == instance.instance_id
+
+
+@pytest.mark.long
+def test_fault_23_an_instance_that_hangs_is_replaced_after_three_ticks(stage: Stage):
+    instance = stage.await_ready("makeup")
+    stage.add_fault(instance.address, kind="stall", seconds=60)
+    began = time.monotonic()
+
+    def find_other() -> Instance | None:
+        ready = [i for i in stage.fleets.list_instances("makeup") if i.is_ready]
+        return next((i for i in ready if i.instance_id != instance.instance_id), None)
+
+    other = stage.await_value(find_other)
+    # Three ticks are 6 s at least; the new instance is warm.
+    assert time.monotonic() - began > 2 * 60 / SPEED
+    assert other.warmed_at is not None
+    assert stage.read_decisions("makeup")[-1]["desired"] == 1
+
+
+@pytest.mark.long
+def test_fault_22_a_black_hole_is_quarantined_and_the_jobs_succeed_elsewhere(stage: Stage):
+    group_name = stage.ready["fleets"]["pulid"]["group_name"]
+    hole = stage.await_ready("pulid")
+    stage.autoscaling.set_desired_capacity(AutoScalingGroupName=group_name, DesiredCapacity=2)
+
+    def count_ready() -> int:
+        return sum(i.is_ready for i in stage.fleets.list_instances("pulid"))
+
+    stage.await_value(lambda: count_ready() == 2 or None)
+    stage.add_fault(hole.address, kind="black-hole")
+    names = [stage.post(FLUX, PromptText=f"past the hole {n}")[1] for n in range(8)]
+
+    def is_quarantined() -> bool | None:
+        instances = stage.fleets.list_instances("pulid")
+        return any(i.key == hole.key and i.quarantined_at for i in instances) or None
+
+    stage.await_value(is_quarantined)
+    assert all(stage.await_reply(name).succeeded for name in names)
+    stage.clear_faults(hole.address)
+    stage.autoscaling.set_desired_capacity(AutoScalingGroupName=group_name, DesiredCapacity=1)
 
 
 def test_a_dead_letter_is_put_back_then_run_again_and_then_left_alone(

@@ -422,7 +422,7 @@ class TestWithOneFleet:
         assert world.desired() == 2
 
 
-def test_row_35_a_tick_twice_in_a_minute_or_left_out_is_never_two_steps():
+def test_fault_35_a_tick_twice_in_a_minute_or_left_out_is_never_two_steps():
     world = World(reading=6)
     for minute in (0, 0.4, 0.9, 2, 2.2, 3):
         world.tick(minute)
@@ -433,7 +433,7 @@ def test_row_35_a_tick_twice_in_a_minute_or_left_out_is_never_two_steps():
     assert world.desired() == 1
 
 
-def test_row_36_the_events_time_decides_and_not_the_functions_clock():
+def test_fault_36_the_events_time_decides_and_not_the_functions_clock():
     world = World(reading=6)
     for minute, skew in ((0, 5), (1, -5), (2, 0)):
         world.clock.time = NOON + (minute + skew) * MINUTE
@@ -441,7 +441,7 @@ def test_row_36_the_events_time_decides_and_not_the_functions_clock():
     assert world.desired() == 2
 
 
-def test_row_39_a_refused_call_keeps_the_streak_and_is_tried_again():
+def test_fault_39_a_refused_call_keeps_the_streak_and_is_tried_again():
     world = World(reading=6)
     world.pool.refuses = True
     outcomes = [world.tick(minute)["pulid"].outcome for minute in range(4)]
