@@ -417,6 +417,12 @@ class InMemoryComfyUI:
         self.prompts.pop(prompt_id, None)
         return True
 
+    def withdraw(self, prompt_id: str) -> bool:
+        self._check()
+        if self.find(prompt_id).state is PromptState.PENDING:
+            del self.prompts[prompt_id]
+        return prompt_id not in self.prompts
+
     def forget(self, prompt_id: str) -> None:
         self._check()
         self.prompts.pop(prompt_id, None)

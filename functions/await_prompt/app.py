@@ -23,6 +23,7 @@ def handler(event: dict[str, Any], context: LambdaContext) -> dict[str, Any]:
             "status": awaited.status,
             "progress": asdict(awaited.progress) if awaited.progress else None,
             "stall": awaited.stall,
+            "moved": awaited.moved,
             "instance_id": awaited.job.instance_id,
             "prompt_id": awaited.job.prompt_id,
         },

@@ -1,7 +1,8 @@
 """One fleet, simulated event by event, with the deployed policy, placement and admission.
 
-What is left out: submission and collection take no time, every instance answers every check, and
-nothing fails. An instance runs its prompts one after the other, in the order they came.
+What is left out: submission and collection take no time, every instance answers every check,
+nothing fails, and no prompt moves to a shorter queue. An instance runs its prompts one after the
+other, in the order they came.
 """
 
 import heapq

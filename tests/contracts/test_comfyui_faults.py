@@ -300,6 +300,7 @@ CALLS: dict[str, Callable[[HttpComfyUI], object]] = {
     "cancel": lambda comfyui: comfyui.cancel(make_prompt_id(), seconds=0),
     "drop_copies": lambda comfyui: comfyui.drop_copies(make_prompt_id()),
     "forget": lambda comfyui: comfyui.forget(make_prompt_id()),
+    "withdraw": lambda comfyui: comfyui.withdraw(make_prompt_id()),
     "upload": lambda comfyui: comfyui.upload("a.png", MediaStream(io.BytesIO(b"x"), 1)),
     "open_output": lambda comfyui: read_output(comfyui, OutputFile(filename="a.png")),
 }
@@ -496,6 +497,19 @@ def test_a_lost_interrupt_is_repeated():
     assert comfyui.calls.count("POST /interrupt") == 3
 
 
+def test_a_waiting_prompt_is_withdrawn_and_a_running_one_is_left_alone(server: RunningSimulator):
+    comfyui = HttpComfyUIConnector(port=server.port).connect(server.address)
+    server.add_fault("hang", seconds=1)
+    running, waiting = make_prompt_id(), make_prompt_id()
+    for prompt_id in (running, waiting):
+        comfyui.submit(prompt_id, make_picture())
+    wait_until_running(comfyui, running)
+    assert comfyui.withdraw(waiting)
+    assert comfyui.find(waiting).state is PromptState.UNKNOWN
+    assert not comfyui.withdraw(running)
+    assert comfyui.find(running).state is PromptState.RUNNING
+
+
 @pytest.mark.parametrize("has_cancel_route", [False, True])
 def test_fault_37_no_method_makes_a_global_call(has_cancel_route: bool):
     used = {name for name in vars(HttpComfyUI) if not name.startswith("_")}
@@ -510,6 +524,7 @@ def test_fault_37_no_method_makes_a_global_call(has_cancel_route: bool):
             client.drop_copies(prompt_id)
             client.submit(prompt_id, make_picture())
             client.cancel(prompt_id, seconds=1)
+            client.withdraw(prompt_id)
             client.forget(prompt_id)
             with client.watch(prompt_id) as watch:
                 watch.wait(0.01)
@@ -529,6 +544,7 @@ def test_fault_37_what_is_no_prompt_id_is_never_sent(prompt_id: str):
         lambda: client.drop_copies(prompt_id),
         lambda: client.cancel(prompt_id, seconds=0),
         lambda: client.forget(prompt_id),
+        lambda: client.withdraw(prompt_id),
         lambda: client.watch(prompt_id).__enter__(),
     ):
         with pytest.raises(ValueError, match="UUID"):

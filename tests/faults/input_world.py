@@ -143,6 +143,7 @@ class InputWorld:
         """Let a submitted job's prompt succeed with these outputs in its history."""
         self.comfyui.prompts[job.prompt_id] = Prompt(PromptState.SUCCEEDED, outputs=outputs)
         service = AwaitPrompt(
+            FLEETS,
             self.jobs,
             self.stores[job.fleet],
             InMemoryConnector({_ADDRESS: self.comfyui}),

@@ -85,6 +85,12 @@ class SimulatedInstance:
         self._begin_next(self.clock.now())
         return True
 
+    def withdraw(self, prompt_id: str) -> bool:
+        self._check()
+        if prompt_id in self.queue[1:]:
+            self.queue.remove(prompt_id)
+        return prompt_id not in self.queue and prompt_id not in self.history
+
     def forget(self, prompt_id: str) -> None:
         self._check()
         self.history.pop(prompt_id, None)

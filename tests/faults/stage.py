@@ -81,13 +81,16 @@ class Stage:
         minimum: int = 0,
         slots: int = SLOTS,
         prompt_seconds: float = 3.0,
+        scaling: Mapping[str, Any] | None = None,
     ) -> None:
         self.workflow = workflow
         self.fleet = CATALOG.workflow(workflow).fleet
         self.slots = slots
         self.prompt_seconds = prompt_seconds
         self.fleets = {
-            self.fleet: FLEETS[self.fleet].model_copy(update={"slots_per_instance": slots})
+            self.fleet: FLEETS[self.fleet].model_copy(
+                update={"slots_per_instance": slots, "scaling": scaling or {}}
+            )
         }
         self.clock = FakeClock()
         self.input_queue = TimedQueue(self.clock, timedelta(seconds=180))
@@ -412,7 +415,9 @@ class Stage:
         return {"status": "SUBMITTED"}
 
     def _await(self, data: Mapping[str, Any]) -> Mapping[str, Any]:
-        service = self._make(AwaitPrompt(self.jobs, self.store, self.instances, self.clock))
+        service = self._make(
+            AwaitPrompt(self.fleets, self.jobs, self.store, self.instances, self.clock)
+        )
         awaited = service.await_prompt(data["job_id"])
         return {"status": awaited.status, "wait_seconds": awaited.wait_seconds}
 

@@ -31,7 +31,7 @@ from ml_service.services.await_prompt import AwaitPrompt, AwaitStatus
 from ml_service.services.collect_outputs import CollectOutputs
 from tests.contracts.comfyui_targets import make_picture, make_prompt_id
 from tests.fakes import InMemoryFleetStore, InMemoryJobStore, InMemoryMediaStore
-from tests.makers import make_instance, make_job
+from tests.makers import FLEETS, make_instance, make_job
 
 TIMEOUTS = Timeouts(connect=1.0, probe=0.5, command=0.6, submit=0.6, doubt=0.2, transfer=2.0)
 Result = TypeVar("Result")
@@ -187,6 +187,7 @@ class PromptSoak:
         jobs = InMemoryJobStore(self._make_job(prompt_id))
         (job_id,) = jobs.jobs
         service = AwaitPrompt(
+            fleets=FLEETS,
             jobs=jobs,
             store=InMemoryFleetStore("pulid", make_instance("a")),
             connector=self._connector,

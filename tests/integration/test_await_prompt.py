@@ -23,7 +23,7 @@ from tests.contracts.comfyui_targets import (
     wait_until_running,
 )
 from tests.fakes import InMemoryFleetStore, InMemoryJobStore
-from tests.makers import make_instance, make_job
+from tests.makers import FLEETS, make_instance, make_job
 
 
 @dataclass
@@ -52,6 +52,7 @@ class Bench:
             .submit(prompt_id=prompt_id, at=self.now())
         )
         return AwaitPrompt(
+            fleets=FLEETS,
             jobs=InMemoryJobStore(job),
             store=InMemoryFleetStore(job.fleet, make_instance("a")),
             connector=self.connector,

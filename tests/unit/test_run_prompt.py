@@ -36,7 +36,7 @@ from tests.fakes import (
     InMemoryJobStore,
     InMemoryMediaStore,
 )
-from tests.makers import BUCKET, CATALOG, JOB_ID, make_instance, make_job
+from tests.makers import BUCKET, CATALOG, FLEETS, JOB_ID, make_instance, make_job
 
 ADDRESS = "10.0.0.1"
 
@@ -66,7 +66,7 @@ class World:
         ).submit(JOB_ID)
 
     def await_prompt(self) -> Awaited:
-        service = AwaitPrompt(self.jobs, self.store, self.connector, self.clock)
+        service = AwaitPrompt(FLEETS, self.jobs, self.store, self.connector, self.clock)
         return service.await_prompt(JOB_ID)
 
     def collect(self) -> Job:

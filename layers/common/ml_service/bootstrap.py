@@ -153,6 +153,7 @@ def make_await_prompt() -> AwaitPrompt:
     """The service of await_prompt."""
     settings = load_settings(AwaitPromptSettings)
     return AwaitPrompt(
+        fleets=settings.fleets,
         jobs=_make_job_store(settings.job_table_name),
         store=_make_fleet_store(settings.fleet_table_name),
         connector=HttpComfyUIConnector(),

@@ -294,6 +294,9 @@ class ComfyUI(Protocol):
         False if it still is queued after so many seconds: a node that hangs cannot be interrupted.
         """
 
+    def withdraw(self, prompt_id: str) -> bool:
+        """Take a waiting prompt out of the queue; False if it runs or has ended, and so stays."""
+
     def forget(self, prompt_id: str) -> None:
         """Delete an ended prompt from the history."""
 

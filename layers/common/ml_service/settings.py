@@ -118,6 +118,7 @@ class AwaitPromptSettings(Settings):
     function = "await_prompt"
     job_table_name: str
     fleet_table_name: str
+    fleets: Json[dict[str, Fleet]]
 
 
 class CollectOutputsSettings(Settings):

@@ -152,9 +152,14 @@ class Instance:
             and self.quarantined_at + QUARANTINE_TIME <= min(now, self.read_at)
         )
 
+    @property
+    def load(self) -> int:
+        """Prompts there or to come; the reading counts too, since other stages share it."""
+        return max(len(self.jobs), self.reading or 0)
+
     def free_slots(self, slots: int) -> int:
-        """Slots left of K; the reading counts too, since other stages share the instance."""
-        return max(0, slots - max(len(self.jobs), self.reading or 0))
+        """Slots left of K."""
+        return max(0, slots - self.load)
 
     def expecting(self, prompts: int) -> "Instance":
         """The instance as it will be once so many prompts have come that it does not know yet."""
@@ -184,6 +189,18 @@ def rank_instances(
             i.key,
         ),
     )
+
+
+def find_shorter_queue(
+    instances: Iterable[Instance], *, slots: int, ahead: int, avoid: Collection[str]
+) -> Instance | None:
+    """The best instance with room where fewer prompts than ``ahead`` would be before a new one.
+
+    None are those whose keys are to be avoided.
+    """
+    others = [instance for instance in instances if instance.key not in avoid]
+    best = next(iter(rank_instances(others, slots=slots)), None)
+    return best if best is not None and best.load < ahead else None
 
 
 def count_free_slots(instances: Iterable[Instance], *, slots: int) -> int:

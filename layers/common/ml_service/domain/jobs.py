@@ -148,6 +148,8 @@ class Job(BaseModel):
     guilty_losses: int = 0
     seen_running: bool = False
     """Whether the present attempt's prompt has been seen running."""
+    moving: bool = False
+    """Whether the waiting prompt is being taken out of its queue, to go to a shorter one."""
     queue_head: str = ""
     """Id of the prompt that was last seen running on the instance; empty if none was."""
     queue_head_since: datetime | None = None
@@ -243,6 +245,43 @@ class Job(BaseModel):
             **_NO_PLACE,
         )
 
+    def begin_move(self) -> "Job":
+        """The waiting prompt is about to leave its queue: from here on its absence is no loss."""
+        self._require(JobState.SUBMITTED)
+        return self._next(moving=True)
+
+    def end_move(self) -> "Job":
+        """The prompt was not taken out: it runs."""
+        self._require(JobState.SUBMITTED)
+        return self._next(moving=False)
+
+    def move(self, *, instance: str, instance_id: str, address: str) -> "Job":
+        """The prompt is out of its queue, and the job has a slot in a shorter one.
+
+        The attempt before does not count.
+        """
+        self._require(JobState.SUBMITTED)
+        place = {"instance": instance, "instance_id": instance_id, "address": address}
+        return self._next(
+            state=JobState.ADMITTED,
+            attempt=self.attempt + 1,
+            earlier_attempts=self.earlier_attempts + 1,
+            **{**_NO_PLACE, **place},
+        )
+
+    def displace(self) -> "Job":
+        """A prompt that was to be moved may be gone from its queue, and nobody has lost it.
+
+        It may also be there still. Its attempt does not count.
+        """
+        self._require(JobState.SUBMITTED)
+        return self._next(
+            state=JobState.ADMITTED,
+            earlier_attempts=self.earlier_attempts + 1,
+            abandoned=self._abandon(),
+            **_NO_PLACE,
+        )
+
     def leave_instance(self) -> "Job":
         """The job gives up its slot before anything was submitted there."""
         self._require(JobState.ADMITTED)
@@ -268,12 +307,12 @@ class Job(BaseModel):
     def see_running(self) -> "Job":
         """The prompt was seen running."""
         self._require(JobState.SUBMITTED)
-        return self._next(seen_running=True)
+        return self._next(seen_running=True, moving=False)
 
     def break_on_instance(self, fault: str) -> "Job":
         """The prompt ran and failed through a fault of its instance, told in a sentence."""
         self._require(JobState.SUBMITTED)
-        return self._next(seen_running=True, fault=fault)
+        return self._next(seen_running=True, moving=False, fault=fault)
 
     def see_queue_head(self, prompt_id: str, *, at: datetime) -> "Job":
         """Another prompt than before, or none, was seen running on the instance."""
@@ -403,6 +442,7 @@ _NO_PLACE: Mapping[str, object] = {
     "prompt_id": "",
     "submitted_at": None,
     "seen_running": False,
+    "moving": False,
     "queue_head": "",
     "queue_head_since": None,
     "outputs": (),

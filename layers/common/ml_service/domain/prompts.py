@@ -11,7 +11,8 @@ _NAMESPACE = uuid.UUID("6f1d3a52-5a0e-4f0e-9d53-0c1f0a6b7a11")
 HOLD_SECONDS = 15
 """A prompt that is expected to start within this time is awaited in one call."""
 _SHORTEST_WAIT = 5
-_LONGEST_WAIT = 300
+LONGEST_WAIT = 300
+"""Seconds after which a pending prompt is looked at, however far off its start may be."""
 
 
 CANCEL_SECONDS = 20.0
@@ -149,7 +150,13 @@ def make_warm_up_id(*, stage: str, instance: str, step: int) -> str:
     return str(uuid.uuid5(_NAMESPACE, f"{stage}/warm-up/{instance}/{step}"))
 
 
-def seconds_until_look(position: int, *, expected_seconds: float, waited_seconds: float) -> int:
+def seconds_until_look(
+    position: int,
+    *,
+    expected_seconds: float,
+    waited_seconds: float,
+    longest_seconds: int = LONGEST_WAIT,
+) -> int:
     """How long to wait before looking at a pending prompt again; 0 means to hold on to it.
 
     What stands before it is taken to run as long as it will itself. Since that may be far off (a
@@ -160,5 +167,5 @@ def seconds_until_look(position: int, *, expected_seconds: float, waited_seconds
     until_start = position * expected_seconds
     if position <= 1 or until_start <= HOLD_SECONDS or waited_seconds < _SHORTEST_WAIT:
         return 0
-    wait = min(until_start - HOLD_SECONDS, waited_seconds, _LONGEST_WAIT)
+    wait = min(until_start - HOLD_SECONDS, waited_seconds, longest_seconds)
     return max(math.floor(wait), _SHORTEST_WAIT)

@@ -105,6 +105,8 @@ class ScalingPolicy(BaseModel):
     shrinks_by_need: bool = False
     """Instances are too many that no check of the idle streak needed to run every prompt at once;
     otherwise one step is too many when no prompt is left anywhere."""
+    moves_waiting: bool = False
+    """A prompt that waits on an instance goes to another one where fewer are before it."""
     checks_per_tick: int = Field(default=1, ge=1, le=6)
     """Checks in a minute, evenly spaced."""
     is_dry_run: bool = False

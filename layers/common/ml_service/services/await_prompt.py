@@ -1,5 +1,6 @@
 """await_prompt: looks at a submitted prompt, and stays with it when its end may be near."""
 
+from collections.abc import Mapping
 from contextlib import suppress
 from dataclasses import dataclass, field, replace
 from datetime import datetime
@@ -11,9 +12,11 @@ from ml_service.domain.errors import (
     InstanceSilentError,
     PromptFailedError,
 )
-from ml_service.domain.jobs import Job
+from ml_service.domain.fleets import Fleet, find_shorter_queue
+from ml_service.domain.jobs import Job, JobState
 from ml_service.domain.prompts import (
     CANCEL_SECONDS,
+    LONGEST_WAIT,
     Progress,
     Prompt,
     PromptState,
@@ -32,6 +35,8 @@ POLL_SECONDS = 2.0
 """Between two looks while no news comes over the websocket."""
 LOST_CHECK_SECONDS = (0.1, 0.9)
 """Before an unknown prompt is looked for once more, and again."""
+MOVE_SECONDS = 15
+"""Between two looks for a shorter queue, where the fleet's policy moves prompts that wait."""
 SILENCE_SECONDS = 60.0
 """How long an instance may take requests without an answer, as while it loads a model."""
 
@@ -57,12 +62,15 @@ class Awaited:
     """While RUNNING, if the instance told of it."""
     stall: Stall | None = None
     """Why the prompt was given up as LOST, if it still was in the queue."""
+    moved: bool = False
+    """LOST of its own accord: the job has its slot in a shorter queue already."""
 
 
 @dataclass(frozen=True)
 class AwaitPrompt:
     """Waits for the end of a prompt; the websocket is a hint, queue and history are the truth."""
 
+    fleets: Mapping[str, Fleet]
     jobs: JobStore
     store: FleetStore
     connector: ComfyUIConnector
@@ -78,6 +86,8 @@ class AwaitPrompt:
         """
         job = self.jobs.get(job_id)
         job.require_open()
+        if job.state is JobState.ADMITTED:
+            return Awaited(AwaitStatus.LOST, job, moved=True)  # by a call that died just after it
         comfyui = self.connector.connect(job.address)
         try:
             with comfyui.watch(job.prompt_id) as watch:
@@ -97,6 +107,8 @@ class AwaitPrompt:
     def _hold(self, job: Job, comfyui: ComfyUI, watch: PromptWatch) -> Awaited:
         held_since = answered_at = self.clock.monotonic()
         head = _QueueHead(job.queue_head, job.queue_head_since)
+        moves = self._moves_waiting(job)
+        next_move = held_since
         while True:
             try:
                 prompt = self._find(job, comfyui)
@@ -106,6 +118,11 @@ class AwaitPrompt:
                     raise
             else:
                 job = self._note_running(job, prompt)
+                if moves and self.clock.monotonic() >= next_move:
+                    next_move = self.clock.monotonic() + MOVE_SECONDS
+                    job = self._move(job, comfyui, prompt)
+                    if job.state is JobState.ADMITTED:
+                        return Awaited(AwaitStatus.LOST, job, moved=True)
                 head = head.seen(prompt, self.clock.now())
                 awaited = self._conclude(job, prompt, head)
                 if awaited is not None:
@@ -136,6 +153,44 @@ class AwaitPrompt:
             job = job.see_running()
             self.jobs.save(job)
         return job
+
+    def _moves_waiting(self, job: Job) -> bool:
+        return self.fleets[job.fleet].make_policy().moves_waiting
+
+    def _move(self, job: Job, comfyui: ComfyUI, prompt: Prompt) -> Job:
+        """Give a waiting prompt's job a place where fewer are before it, if there is one.
+
+        The slot there comes first, then the prompt leaves its queue, then the job has its place.
+        """
+        if prompt.state is not PromptState.PENDING:
+            return job
+        place = find_shorter_queue(
+            self.store.list_instances(job.fleet),
+            slots=self.fleets[job.fleet].slots_per_instance,
+            ahead=prompt.position,
+            avoid=(job.instance, *job.lost_on),
+        )
+        # One more than it has: of many that see the same place, one gets it.
+        if place is None or not self.store.take_slot(
+            job.fleet, place.key, job.job_id, slots=len(place.jobs) + 1, at=self.clock.now()
+        ):
+            return job
+        has_left = False
+        try:
+            moving = job.begin_move()
+            self.jobs.save(moving)
+            has_left = comfyui.withdraw(job.prompt_id)
+            if has_left:
+                after = moving.move(
+                    instance=place.key, instance_id=place.instance_id, address=place.address
+                )
+            else:
+                after = moving.end_move()
+            self.jobs.save(after)
+        finally:
+            left = job.instance if has_left else place.key
+            self.store.release_slot(job.fleet, left, job.job_id)
+        return after
 
     def _keep_head(self, awaited: Awaited, head: "_QueueHead") -> Awaited:
         """Write down for the next call how long the head of the queue has been the same."""
@@ -176,6 +231,7 @@ class AwaitPrompt:
                 prompt.position,
                 expected_seconds=job.expected_seconds,
                 waited_seconds=(self.clock.now() - since).total_seconds(),
+                longest_seconds=MOVE_SECONDS if self._moves_waiting(job) else LONGEST_WAIT,
             )
             if wait_seconds:
                 return Awaited(AwaitStatus.PENDING, job, wait_seconds)

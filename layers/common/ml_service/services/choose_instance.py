@@ -56,7 +56,10 @@ class ChooseInstance:
             return Choice(PlacementStatus.OUTPUTS_KEPT, job)
         instances = self.store.list_instances(job.fleet)
         quarantined = ""
-        if job.state is JobState.SUBMITTED:
+        if job.state is JobState.SUBMITTED and job.moving:
+            job = self._leave(job, job.displace())
+            self.canceller.cancel_abandoned(job_id)
+        elif job.state is JobState.SUBMITTED:
             if self.store.record_fault(job.fleet, job.instance, now):
                 quarantined = job.instance
             job = self._leave(job, job.lose())

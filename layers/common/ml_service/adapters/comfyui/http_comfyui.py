@@ -193,6 +193,12 @@ class HttpComfyUI:
                 return False
             time.sleep(_CANCEL_PAUSE_SECONDS)
 
+    def withdraw(self, prompt_id: str) -> bool:
+        """Delete it from the queue, which leaves a running one alone, and look what came of it."""
+        _require_prompt_id(prompt_id)
+        self._delete([prompt_id])
+        return self.find(prompt_id).state is PromptState.UNKNOWN
+
     def forget(self, prompt_id: str) -> None:
         """Delete an ended prompt from the history."""
         _require_prompt_id(prompt_id)
