@@ -56,13 +56,11 @@ class ChooseInstance:
             return Choice(PlacementStatus.OUTPUTS_KEPT, job)
         instances = self.store.list_instances(job.fleet)
         quarantined = ""
-        if job.state is JobState.SUBMITTED and job.moving:
-            job = self._leave(job, job.displace())
-            self.canceller.cancel_abandoned(job_id)
-        elif job.state is JobState.SUBMITTED:
-            if self.store.record_fault(job.fleet, job.instance, now):
+        if job.state is JobState.SUBMITTED:
+            # A prompt that was to be moved is gone through nobody's fault.
+            if not job.moving and self.store.record_fault(job.fleet, job.instance, now):
                 quarantined = job.instance
-            job = self._leave(job, job.lose())
+            job = self._leave(job, job.displace() if job.moving else job.lose())
             # An instance that only went silent may still run it.
             self.canceller.cancel_abandoned(job_id)
         elif job.instance:
