@@ -15,6 +15,7 @@ from local.find_backend import Target
 from local.list_alarms import run_alarms
 from local.sample_media import make_image, make_video
 from local.start_local_mode import running_local_mode
+from ml_service.domain.fleets import GroupMember
 from tests.integration.console.browser import IS_INSTALLED, running_browser
 
 FLEETS = ("lip-sync", "pulid", "makeup")
@@ -109,6 +110,31 @@ def test_alarms_show_their_state_as_the_command_does(site: Site, capsys) -> None
     assert page.count("<code>prod-ml-service-") == 25
     assert run_alarms(Target(endpoint=site.root)) == int("rings" in page)
     assert "prod-ml-service-pulid-no-capacity" in capsys.readouterr().out
+
+
+def test_fleets_say_why_an_instance_takes_no_jobs(site: Site) -> None:
+    store, clock = site.backend.fleets, site.backend.make_clock()
+    members = [
+        GroupMember(f"i-{name}", clock.now(), "10.9.9.9", in_service=True)
+        for name in ("cold", "warming", "unfit", "slow")
+    ]
+    for member in members:
+        store.put_instance("lip-sync", member, reading=0, at=clock.now())
+    _, warming, unfit, slow = [member.key for member in members]
+    store.begin_warm_up("lip-sync", warming, at=clock.now())
+    store.abandon_warm_up("lip-sync", unfit, fault="No GPU.")
+    store.end_warm_up("lip-sync", slow, at=clock.now(), fault="Too slow.")
+    html = site.get("/fleets").text
+    for member in members:
+        store.remove_instance("lip-sync", member.key)
+
+    for words in (
+        "its warm-up has not begun",
+        "it takes jobs once its warm-up is over",
+        "No GPU.",
+        "not warmed up: Too slow.",
+    ):
+        assert words in html
 
 
 def test_pictures_sent_by_the_form_come_back_as_results(site: Site) -> None:
