@@ -13,6 +13,7 @@ from typer.testing import CliRunner
 from local import local_mode
 from local.cli import app
 from local.comfyui.faults import Fault, FaultBoard, FaultError, FaultKind, Occasion, parse_fault
+from local.comfyui.simulated_server import ComfyUiSimulator
 from local.comfyui.simulator import RunningSimulator, running_simulator
 from local.local_mode import LocalOptions, choose_settings
 from tests.unit.comfyui_simulator.simulator_client import SimulatorClient, picture_graph
@@ -114,6 +115,16 @@ def test_a_fault_strikes_as_often_as_it_was_asked_to() -> None:
 
     assert [fault and fault.kind for fault in kinds] == ["oom", "oom", "hang", None]
     assert [fault["strikes"] for fault in board.list()] == [2, 1]
+
+
+def test_in_local_mode_shared_faults_spare_a_servers_first_prompt(tmp_path: Path) -> None:
+    settings = choose_settings("pulid", LocalOptions(faults={"pulid": (parse_fault("exception"),)}))
+    server = ComfyUiSimulator(tmp_path, settings)
+    assert server.faults.take(Occasion.PROMPT) is None
+    server.runs.end(server.runs.begin("a warm-up"), "success", 2)
+    struck = server.faults.take(Occasion.PROMPT)
+    assert struck is not None
+    assert struck.kind is FaultKind.EXCEPTION
 
 
 def test_a_shared_fault_strikes_once_for_all_and_an_own_one_first() -> None:
