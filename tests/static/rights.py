@@ -38,7 +38,7 @@ class Guard:
     """Actions with their resources; a service may swallow the error that it gets."""
     faults: dict[str, str] = field(default_factory=dict)
     """Error code with which AWS answers the next call, by service and operation."""
-    readings: dict[str, int] = field(default_factory=dict)
+    readings: dict[str, int | None] = field(default_factory=dict)
     """What observe_instances answers by address; 0 for all others."""
 
     def check(self, params: Mapping[str, Any], model: Any, **_: Any) -> None:
@@ -94,6 +94,7 @@ class GuardedSession(boto3.Session):
 
 
 _OK = SimpleNamespace(status_code=200)
+_GROUP_OF_INSTANCES = "comfyui-pulid-task-instance-autoscaling-group"
 
 
 def _name_resource(service: str, params: Mapping[str, Any]) -> str:
@@ -114,8 +115,12 @@ def _name_resource(service: str, params: Mapping[str, Any]) -> str:
             resource = arn
         case "lambda", {"FunctionName": name}:
             resource = f"arn:aws:lambda:{here}:function:{name}"
-        case "stepfunctions", {"stateMachineArn": arn}:
+        case "stepfunctions", {"stateMachineArn": arn} | {"executionArn": arn}:
             resource = arn
+        case "autoscaling", {"InstanceId": _}:
+            # AWS looks the instance's group up.
+            group = f"autoScalingGroup:an-id:autoScalingGroupName/{_GROUP_OF_INSTANCES}"
+            resource = f"arn:aws:autoscaling:{here}:{group}"
         case "autoscaling", {"AutoScalingGroupName": name, **others} if "MaxRecords" not in others:
             group = f"autoScalingGroup:an-id:autoScalingGroupName/{name}"
             resource = f"arn:aws:autoscaling:{here}:{group}"

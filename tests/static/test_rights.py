@@ -13,6 +13,7 @@ import pytest
 from botocore.exceptions import ClientError
 
 from ml_service import bootstrap
+from ml_service.adapters.autoscaling import AutoScalingInstancePool
 from ml_service.adapters.aws_clients import AwsClients
 from ml_service.adapters.clock import SystemClock
 from ml_service.adapters.dynamodb import DynamoDBFleetStore, DynamoDBJobStore
@@ -37,6 +38,8 @@ UNSEEN = {
     "dispatch_jobs": LAMBDAS_OWN | QUEUE_READERS_OWN,
     # GetObject needs it, to tell an absent object from a forbidden one.
     "submit_prompt": LAMBDAS_OWN | {"s3:ListBucket"},
+    # Lambda itself calls the destination.
+    "warm_instance": LAMBDAS_OWN | {"lambda:InvokeFunction"},
 }
 
 
@@ -124,7 +127,16 @@ class Stage:
         at = self.now() - timedelta(seconds=seconds_ago)
         member = GroupMember(name, at, "10.9.9.9", in_service=True)
         self.store.put_instance(fleet, member, reading=0, at=at)
+        self.store.end_warm_up(fleet, member.key, at=at)
         return member
+
+    def warm_fleet(self, fleet: str) -> None:
+        """The instances of a fleet's group have been there for an hour, and are warm."""
+        pool = AutoScalingInstancePool(self.autoscaling, self.ec2)
+        an_hour_ago = self.now() - timedelta(hours=1)
+        for member in pool.describe(f"comfyui-{fleet}-task-instance-autoscaling-group").members:
+            self.store.put_instance(fleet, member, reading=0, at=an_hour_ago)
+            self.store.end_warm_up(fleet, member.key, at=an_hour_ago)
 
     def add_job(self, job: Job) -> Job:
         self.jobs.add(job)
@@ -172,7 +184,7 @@ def stage(transformed: Mapping[str, Any]) -> Iterator[Stage]:
         InputBuckets="inputs",
         MediaConvertBuckets="videos",
         MediaConvertQueueArns=f"arn:aws:sqs:{REGION}:{ACCOUNT}:{CONVERSIONS}",
-        PulidScaling='{"counts_backlog":true}',
+        PulidScaling='{"counts_backlog":true,"moves_waiting":true}',
     ) as deployment:
         yield Stage(deployment)
 
@@ -218,6 +230,7 @@ def test_admit_jobs(stage: Stage, guard: Guard, monkeypatch: pytest.MonkeyPatch)
         job = stage.add_job(stage.make_job("photo-make-up-lips-thumbnails", job_id=f"waits-{n}"))
         stage.sqs.send_message(QueueUrl=url, MessageBody=make_body(MessageId=job.job_id))
     stage.add_instance("makeup", "i-gone", seconds_ago=3600)
+    stage.warm_fleet("makeup")
     guard.faults["states:StartExecution"] = "ExecutionLimitExceeded"
     stage.call("admit_jobs", {"fleet": "makeup"}, guard)
     monkeypatch.setattr(admission, "ADMISSION_SECONDS", -1.0)
@@ -228,6 +241,23 @@ def test_admit_jobs(stage: Stage, guard: Guard, monkeypatch: pytest.MonkeyPatch)
 def test_observe_instances(stage: Stage, guard: Guard):
     assert stage.call("observe_instances", {"addresses": ["10.9.9.9"]}, guard)
     check(stage, "observe_instances", guard)
+
+
+class QuickComfyUI(InMemoryComfyUI):
+    """Every prompt has succeeded once it is posted."""
+
+    def submit(self, prompt_id: str, graph: Mapping[str, object]) -> None:
+        super().submit(prompt_id, graph)
+        self.prompts[prompt_id] = Prompt(PromptState.SUCCEEDED)
+
+
+def test_warm_instance(stage: Stage, guard: Guard, monkeypatch: pytest.MonkeyPatch):
+    member = GroupMember("i-cold", stage.now(), "10.9.9.9", in_service=True)
+    stage.store.put_instance("makeup", member, reading=0, at=stage.now())
+    monkeypatch.setattr(stage, "comfyui", QuickComfyUI())
+    answer = stage.call("warm_instance", {"fleet": "makeup", "instance": member.key}, guard)
+    assert answer == {"status": "WARMED"}
+    check(stage, "warm_instance", guard)
 
 
 def test_choose_instance(stage: Stage, guard: Guard):
@@ -246,7 +276,12 @@ def test_submit_prompt(stage: Stage, guard: Guard):
 
 
 def test_await_prompt(stage: Stage, guard: Guard):
-    """It runs, and then it is done."""
+    """One waits and moves to a shorter queue; another runs, and then it is done."""
+    job = stage.add_job(stage.make_submitted(job_id="waits"))
+    stage.add_instance("pulid", "i-idle")
+    stage.comfyui.prompts["p"] = Prompt(PromptState.PENDING, position=9, head="o")
+    assert stage.call("await_prompt", {"job_id": job.job_id}, guard)["status"] == "LOST"
+    assert stage.jobs.get("waits").state is JobState.ADMITTED
     job = stage.add_job(stage.make_submitted(job_id="runs"))
     stage.comfyui.prompts["p"] = Prompt(PromptState.RUNNING, head="p")
     done = Prompt(
@@ -315,10 +350,15 @@ def test_sweep_jobs(stage: Stage, guard: Guard):
 
 
 def test_scale_fleets(stage: Stage, guard: Guard):
-    """makeup grows, lip-sync shrinks, pulid counts its backlog, and a lost instance goes."""
+    """makeup grows, lip-sync shrinks, pulid's instance is silent, and a lost instance goes."""
     stage.add_instance("lip-sync", "i-gone", seconds_ago=60)
+    for fleet in ("lip-sync", "pulid", "makeup"):
+        stage.warm_fleet(fleet)
     start = stage.now().replace(second=0, microsecond=0)
-    guard.readings = dict.fromkeys(stage.list_addresses("makeup"), 11)
+    guard.readings = {
+        **dict.fromkeys(stage.list_addresses("makeup"), 11),
+        **dict.fromkeys(stage.list_addresses("pulid")),
+    }
     for minute in range(4):
         tick = start + timedelta(minutes=minute)
         stage.call("scale_fleets", {"time": tick.isoformat()}, guard)
