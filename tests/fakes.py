@@ -25,7 +25,7 @@ from ml_service.domain.fleets import (
     Instance,
 )
 from ml_service.domain.inputs import MediaSource
-from ml_service.domain.jobs import Job
+from ml_service.domain.jobs import Job, JobState, JobSummary
 from ml_service.domain.prompts import Progress, Prompt, PromptState
 from ml_service.domain.results import OutputFile
 from ml_service.domain.scaling import ScalerState, ScalingDecision
@@ -126,6 +126,29 @@ class InMemoryJobStore:
             for job in self.jobs.values()
             if job.due_at
         ]
+
+    def list_latest(
+        self, fleet: str, state: JobState, *, before: str = "", limit: int
+    ) -> Sequence[JobSummary]:
+        found = [
+            job
+            for job in self.jobs.values()
+            if (job.fleet, job.state) == (fleet, state) and not (before and job.turn >= before)
+        ]
+        return [
+            JobSummary(
+                job_id=job.job_id,
+                state=job.state,
+                workflow=job.workflow,
+                fleet=job.fleet,
+                received_at=job.received_at,
+                closed_at=job.closed_at,
+            )
+            for job in sorted(found, key=lambda job: job.turn, reverse=True)
+        ][:limit]
+
+    def count_earlier(self, job: Job) -> int:
+        return len(self.list_latest(job.fleet, job.state, before=job.turn, limit=1_000_000))
 
 
 class InMemoryFleetStore:
@@ -476,6 +499,25 @@ class InMemoryMediaStore:
 
 
 @dataclass
+class InMemoryResultStore:
+    """Results by key, in the order in which they were stored."""
+
+    files: dict[str, bytes] = field(default_factory=dict)
+
+    def sign(self, key: str, *, lifetime: timedelta) -> str:
+        return f"https://results/{key}?seconds={lifetime.total_seconds():.0f}"
+
+    @contextmanager
+    def open_result(self, key: str) -> Iterator[MediaStream]:
+        if key not in self.files:
+            raise OutputMissingError("A result is not in its bucket any more.")
+        yield MediaStream(io.BytesIO(self.files[key]), len(self.files[key]))
+
+    def list_keys(self, prefix: str) -> Sequence[str]:
+        return [key for key in reversed(self.files) if key.startswith(prefix)]
+
+
+@dataclass
 class InMemoryConversionQueues:
     sent: list[tuple[str, str]] = field(default_factory=list)
     closed: set[str] = field(default_factory=set)
@@ -513,9 +555,13 @@ class InMemoryJobRunner:
 @dataclass
 class InMemoryJobStopper:
     stopped: list[tuple[str, int]] = field(default_factory=list)
+    then: Callable[[str, int], object] | None = None
+    """What stopping a job leads to."""
 
     def stop(self, job_id: str, run: int) -> None:
         self.stopped.append((job_id, run))
+        if self.then is not None:
+            self.then(job_id, run)
 
 
 class InMemoryDeadLetterQueue:

@@ -218,6 +218,31 @@ class TestJobStore:
             jobs.save(read.close(JobState.SUCCEEDED, reply="second", at=NOON))
         assert jobs.get(JOB_ID).reply == "first"
 
+    def test_jobs_are_listed_by_fleet_and_state_the_latest_first(self, jobs: JobStore):
+        ids = ["a", "b", "c", "d"]
+        for second, job_id in enumerate(ids):
+            received_at = NOON + timedelta(seconds=second)
+            jobs.add(make_job(job_id=job_id, received_at=received_at))
+        jobs.add(make_job(job_id="elsewhere", fleet="makeup"))
+        jobs.save(jobs.get("b").close(JobState.CANCELLED, reply="{}", at=NOON))
+
+        first = jobs.list_latest(FLEET, JobState.QUEUED, limit=2)
+        rest = jobs.list_latest(FLEET, JobState.QUEUED, before=first[-1].turn, limit=2)
+        (closed,) = jobs.list_latest(FLEET, JobState.CANCELLED, limit=2)
+
+        assert [job.job_id for job in (*first, *rest)] == ["d", "c", "a"]
+        assert first[0].received_at == NOON + timedelta(seconds=3)
+        assert (closed.job_id, closed.workflow, closed.closed_at) == ("b", "flux-prompt", NOON)
+
+    def test_jobs_that_wait_before_another_are_counted(self, jobs: JobStore):
+        for second in range(3):
+            received_at = NOON + timedelta(milliseconds=second)
+            jobs.add(make_job(job_id=f"job-{second}", received_at=received_at))
+        jobs.add(make_job(job_id="elsewhere", fleet="makeup"))
+        jobs.save(jobs.get("job-0").close(JobState.CANCELLED, reply="{}", at=NOON))
+
+        assert [jobs.count_earlier(jobs.get(f"job-{n}")) for n in (1, 2)] == [0, 1]
+
 
 class TestFleetStore:
     def test_a_new_instance_takes_jobs_and_is_listed(self, fleets: FleetStore):

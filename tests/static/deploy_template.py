@@ -19,6 +19,7 @@ ACCOUNT = "123456789012"  # moto's own
 _UNKNOWN_TO_MOTO = {
     "AWS::CloudWatch::Alarm",
     "AWS::Lambda::EventInvokeConfig",
+    "AWS::Lambda::Url",
     "AWS::Logs::QueryDefinition",
     "AWS::S3::BucketPolicy",
     "AWS::SNS::TopicPolicy",
@@ -59,7 +60,12 @@ def deployed_template(
         for name, resource in transformed["Resources"].items()
         if resource["Type"] not in _UNKNOWN_TO_MOTO | _UNWANTED
     }
-    template = {**transformed, "Resources": kept}
+    outputs = {
+        name: output
+        for name, output in transformed["Outputs"].items()
+        if output["Value"].get("Fn::GetAtt", [""])[0] not in transformed["Resources"].keys() - kept
+    }
+    template = {**transformed, "Resources": kept, "Outputs": outputs}
     parameters = {
         "Stage": stage,
         "VpcId": "vpc-0",

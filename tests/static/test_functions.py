@@ -25,6 +25,7 @@ FUNCTION_NAMES = (
     "cancel_prompt",
     "sweep_jobs",
     "scale_fleets",
+    "jobs_api",
 )
 SETTINGS_CLASSES = {
     cls.function: cls

@@ -29,6 +29,7 @@ _STARS = {
         "arn:${AWS::Partition}:states:${AWS::Region}:${AWS::AccountId}"
         ":execution:${RunJobStateMachine.Name}:*",
     ): "every job's execution has a name of its own",
+    ("JobsApiRole", "${ResultBucket.Arn}/comfyui-results/*"): "any result may be asked for",
     ("HandOffPolicy", "${ResultBucket.Arn}/comfyui-results/*"): "any result may be a video to copy",
     ("HandOffPolicy", "arn:aws:s3:::${Names}/*video.mp4"): "the message says the folder",
     ("HandOffPolicy", "/*video.mp4,arn:aws:s3:::"): "the same, between two buckets",
@@ -275,6 +276,7 @@ def test_rules_may_invoke_exactly_their_targets(resources: Mapping[str, Any]) ->
         )
         for resource in resources.values()
         if resource["Type"] == "AWS::Lambda::Permission"
+        and resource["Properties"]["Principal"] == "events.amazonaws.com"
     }
 
     assert permitted == targets
@@ -284,6 +286,30 @@ def test_rules_may_invoke_exactly_their_targets(resources: Mapping[str, Any]) ->
         ("MinuteRule", "SweepJobsFunction"),
         ("InstanceChangeRule", "AdmitJobsFunction"),
         ("ExecutionStatusRule", "FinishJobFunction"),
+    }
+
+
+def test_the_jobs_api_lets_in_whom_iam_lets_in(
+    template: Mapping[str, Any], resources: Mapping[str, Any]
+) -> None:
+    """Only a stage that says so is open, and then by the two rights that a URL takes."""
+    parameter = template["Parameters"]["LambdaUrlAuthType"]
+    open_to_all = {
+        name
+        for name, resource in resources.items()
+        if resource["Type"] == "AWS::Lambda::Permission"
+        and resource["Properties"]["Principal"] == "*"
+    }
+
+    assert (parameter["Default"], parameter["AllowedValues"]) == ("AWS_IAM", ["AWS_IAM", "NONE"])
+    assert resources["JobsApiUrl"]["Properties"]["AuthType"] == {"Ref": "LambdaUrlAuthType"}
+    assert template["Outputs"]["JobsApiUrl"]["Value"] == {
+        "Fn::GetAtt": ["JobsApiUrl", "FunctionUrl"]
+    }
+    assert open_to_all == {"JobsApiUrlPermission", "JobsApiInvokePermission"}
+    assert all(resources[name]["Condition"] == "OpensJobsApi" for name in open_to_all)
+    assert template["Conditions"]["OpensJobsApi"] == {
+        "Fn::Equals": [{"Ref": "LambdaUrlAuthType"}, "NONE"]
     }
 
 

@@ -12,24 +12,33 @@ from ml_service.adapters.lambda_functions import (
     LambdaAdmission,
     LambdaInstanceProbe,
     LambdaInstanceWarmer,
+    LambdaJobStopper,
     LambdaPromptCanceller,
 )
-from ml_service.adapters.s3 import S3MediaStore
+from ml_service.adapters.s3 import S3MediaStore, S3ResultStore
 from ml_service.adapters.sns import SnsReplyTopic
 from ml_service.adapters.sqs import SqsConversionQueues, SqsJobQueue, SqsRefusedMessages
 from ml_service.adapters.stepfunctions import StepFunctionsJobRunner
 from ml_service.adapters.workflow_files import load_catalog, load_warm_up
 from ml_service.domain.workflows import WorkflowCatalog
+from ml_service.services.accept_job import AcceptJob
 from ml_service.services.admit_jobs import AdmitJobs
 from ml_service.services.await_prompt import AwaitPrompt
+from ml_service.services.cancel_job import CancelJob
 from ml_service.services.cancel_prompt import CancelPrompt
 from ml_service.services.choose_instance import ChooseInstance
 from ml_service.services.collect_outputs import CollectOutputs
 from ml_service.services.count_jobs import CountJobs
 from ml_service.services.dispatch_jobs import DispatchJobs
+from ml_service.services.drop_jobs import DropJobs
 from ml_service.services.finish_job import FinishJob
 from ml_service.services.hand_off_video import HandOffVideo
+from ml_service.services.jobs_api import JobsApi
+from ml_service.services.list_fleets import ListFleets
+from ml_service.services.list_jobs import ListJobs
 from ml_service.services.observe_instances import ObserveInstances
+from ml_service.services.read_job import ReadJob
+from ml_service.services.read_output import ReadOutput
 from ml_service.services.refresh_registry import RefreshRegistry
 from ml_service.services.remove_instances import RemoveInstances
 from ml_service.services.scale_fleets import ScaleFleets
@@ -44,6 +53,7 @@ from ml_service.settings import (
     CollectOutputsSettings,
     DispatchJobsSettings,
     FinishJobSettings,
+    JobsApiSettings,
     ScaleFleetsSettings,
     Settings,
     SubmitPromptSettings,
@@ -238,6 +248,42 @@ def make_scale_fleets() -> ScaleFleets:
         clock=make_clock(),
         scaling_enabled=settings.scaling_enabled,
         reports_unhealthy=settings.report_unhealthy,
+    )
+
+
+@cache
+def make_jobs_api() -> JobsApi:
+    """The services of jobs_api."""
+    from ml_service.adapters.pillow_images import PillowImageConverter
+
+    settings = load_settings(JobsApiSettings)
+    catalog = _load_catalog(settings.workflows_dir)
+    jobs = _make_job_store(settings.job_table_name)
+    store = _make_fleet_store(settings.fleet_table_name)
+    results = S3ResultStore(_aws.s3, settings.result_bucket_name)
+    task_queues = {
+        name: SqsJobQueue(_aws.sqs, fleet.task_queue_url) for name, fleet in settings.fleets.items()
+    }
+    canceller = CancelJob(jobs, LambdaJobStopper(_aws.functions, settings.finish_job_function_name))
+    reader = ReadJob(catalog, jobs, store, results)
+    return JobsApi(
+        stage=settings.stage,
+        catalog=catalog,
+        clock=make_clock(),
+        acceptor=AcceptJob(
+            catalog=catalog,
+            jobs=jobs,
+            task_queues=task_queues,
+            admission=_make_admission(settings.admit_jobs_function_name),
+            input_buckets=settings.input_buckets,
+        ),
+        reader=reader,
+        lister=ListJobs(jobs),
+        canceller=canceller,
+        dropper=DropJobs(jobs, canceller),
+        outputs=ReadOutput(reader, results, PillowImageConverter(), settings.jpeg_quality),
+        fleets=ListFleets(settings.fleets, task_queues, jobs, store),
+        debug_header=settings.debug_header,
     )
 
 

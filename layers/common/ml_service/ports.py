@@ -3,12 +3,12 @@
 from collections.abc import Mapping, Sequence, Set
 from contextlib import AbstractContextManager
 from dataclasses import dataclass
-from datetime import datetime
+from datetime import datetime, timedelta
 from typing import BinaryIO, Protocol
 
 from ml_service.domain.fleets import Group, GroupMember, Instance
 from ml_service.domain.inputs import MediaSource
-from ml_service.domain.jobs import Job
+from ml_service.domain.jobs import Job, JobState, JobSummary
 from ml_service.domain.manifests import Conversion
 from ml_service.domain.prompts import Progress, Prompt
 from ml_service.domain.results import OutputFile
@@ -126,6 +126,17 @@ class JobStore(Protocol):
 
     def list_open(self) -> Sequence[OpenJob]:
         """Every job with something left to be done; may lag a little behind."""
+
+    def list_latest(
+        self, fleet: str, state: JobState, *, before: str = "", limit: int
+    ) -> Sequence[JobSummary]:
+        """Jobs of a fleet in one state, the latest first: those before the turn ``before``, or all.
+
+        May lag a little behind the records.
+        """
+
+    def count_earlier(self, job: Job) -> int:
+        """Jobs of the same fleet and state that were received before; may lag a little behind."""
 
 
 class FleetStore(Protocol):
@@ -319,6 +330,19 @@ class MediaStore(Protocol):
 
     def copy_result(self, key: str, *, to_bucket: str, to_key: str) -> None:
         """Copy a stored result into another bucket; raises HandOffFailedError."""
+
+
+class ResultStore(Protocol):
+    """The results in their bucket, for those who ask for them."""
+
+    def sign(self, key: str, *, lifetime: timedelta) -> str:
+        """A URL that gives the file to whoever has it, for so long; the file need not exist."""
+
+    def open_result(self, key: str) -> AbstractContextManager[MediaStream]:
+        """Stream a result; raises OutputMissingError."""
+
+    def list_keys(self, prefix: str) -> Sequence[str]:
+        """Keys of the results whose keys begin so, the newest first."""
 
 
 class ConversionQueues(Protocol):

@@ -158,6 +158,22 @@ class SweepJobsSettings(FinishJobSettings):
     state_machine_arn: str
 
 
+class JobsApiSettings(Settings):
+    """jobs_api: takes, shows and cancels jobs over HTTP."""
+
+    function = "jobs_api"
+    job_table_name: str
+    fleet_table_name: str
+    fleets: Json[dict[str, Fleet]]
+    workflows_dir: str
+    result_bucket_name: str
+    input_buckets: Annotated[frozenset[str], BeforeValidator(_split)]
+    admit_jobs_function_name: str
+    finish_job_function_name: str
+    jpeg_quality: int = Field(ge=0, le=95)
+    debug_header: bool
+
+
 class ScaleFleetsSettings(Settings):
     """scale_fleets: observes, decides and acts, every minute."""
 

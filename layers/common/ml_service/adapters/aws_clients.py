@@ -49,7 +49,8 @@ class AwsClients:
     @cached_property
     def s3(self) -> "S3Client":
         """S3."""
-        return boto3.client("s3", config=_CONFIG)
+        # Presigned URLs would else be of the older kind, which newer Regions do not take.
+        return boto3.client("s3", config=_CONFIG.merge(Config(signature_version="s3v4")))
 
     @cached_property
     def sns(self) -> "SNSClient":

@@ -6,7 +6,7 @@ from datetime import UTC, datetime, timedelta
 from decimal import Decimal
 from typing import TYPE_CHECKING, Any
 
-from boto3.dynamodb.conditions import Attr, Key
+from boto3.dynamodb.conditions import Attr, ConditionBase, Key
 from botocore.exceptions import ClientError
 
 from ml_service.domain.errors import JobChangedError, JobNotFoundError
@@ -16,7 +16,7 @@ from ml_service.domain.fleets import (
     GroupMember,
     Instance,
 )
-from ml_service.domain.jobs import Job, JobState
+from ml_service.domain.jobs import Job, JobState, JobSummary
 from ml_service.domain.scaling import ScalerState, ScalingDecision
 from ml_service.domain.stage_counts import OpenJob
 from ml_service.domain.warm_ups import WARM_UP_LIFETIME
@@ -39,6 +39,7 @@ _COLUMNS = {
 }
 _OPEN = "open"
 """The one partition of the index of open jobs: an item without it is not in the index."""
+_BY_FLEET = "jobs-by-fleet"
 
 
 class DynamoDBJobStore:
@@ -95,6 +96,37 @@ class DynamoDBJobStore:
             KeyConditionExpression=Key("open_jobs").eq(_OPEN),
         )
         return [_to_open_job(item) for item in items]
+
+    def list_latest(
+        self, fleet: str, state: JobState, *, before: str = "", limit: int
+    ) -> Sequence[JobSummary]:
+        """Jobs from the index by fleet and state, the latest first."""
+        condition: ConditionBase = Key("fleet_state").eq(_to_partition(fleet, state))
+        if before:
+            condition &= Key("turn").lt(before)
+        page = self._table.query(
+            IndexName=_BY_FLEET,
+            KeyConditionExpression=condition,
+            ScanIndexForward=False,
+            Limit=limit,
+        )
+        return [_to_summary(item) for item in page["Items"]]
+
+    def count_earlier(self, job: Job) -> int:
+        """Count by the same index; no item is sent."""
+        request: dict[str, Any] = {
+            "IndexName": _BY_FLEET,
+            "KeyConditionExpression": Key("fleet_state").eq(_to_partition(job.fleet, job.state))
+            & Key("turn").lt(job.turn),
+            "Select": "COUNT",
+        }
+        count = 0
+        while True:
+            page = self._table.query(**request)
+            count += page["Count"]
+            if "LastEvaluatedKey" not in page:
+                return count
+            request["ExclusiveStartKey"] = page["LastEvaluatedKey"]
 
 
 class DynamoDBFleetStore:
@@ -445,7 +477,25 @@ def _to_job_item(job: Job) -> dict[str, Any]:
         item |= {"open_jobs": _OPEN, "due_at": _to_epoch(job.due_at)}
         if job.late_after is not None:
             item["late_after"] = _to_epoch(job.late_after)
+    if job.fleet:
+        item |= {"fleet_state": _to_partition(job.fleet, job.state), "turn": job.turn}
     return item
+
+
+def _to_partition(fleet: str, state: JobState) -> str:
+    return f"{fleet}#{state}"
+
+
+def _to_summary(item: Mapping[str, Any]) -> JobSummary:
+    closed_at = item.get("closed_at")
+    return JobSummary(
+        job_id=item["job_id"],
+        state=JobState(item["state"]),
+        workflow=item["workflow"],
+        fleet=item["fleet"],
+        received_at=datetime.fromisoformat(item["received_at"]),
+        closed_at=None if closed_at is None else datetime.fromisoformat(closed_at),
+    )
 
 
 def _to_open_job(item: Mapping[str, Any]) -> OpenJob:

@@ -52,6 +52,6 @@ def _flatten(picture: Image.Image, conversion: Conversion) -> Image.Image:
     if not picture.has_transparency_data:
         return picture.convert("RGB")
     opaque = picture.convert("RGBA")
-    if conversion.format == "webp":
+    if conversion.format != "jpeg":
         return opaque
     return Image.alpha_composite(Image.new("RGBA", opaque.size, "white"), opaque).convert("RGB")

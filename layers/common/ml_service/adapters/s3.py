@@ -1,7 +1,8 @@
 """Inputs and results in S3."""
 
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from contextlib import closing, contextmanager
+from datetime import timedelta
 from typing import TYPE_CHECKING, BinaryIO, cast
 
 from boto3.s3.transfer import TransferConfig
@@ -11,6 +12,7 @@ from ml_service.domain.errors import (
     HandOffFailedError,
     InputForbiddenError,
     InputNotFoundError,
+    OutputMissingError,
     OutputTooLargeError,
     OutputUploadError,
 )
@@ -98,6 +100,43 @@ class S3MediaStore:
             if code in _ABSENT | _FORBIDDEN:
                 raise HandOffFailedError(f"The copy of a result met {code}.") from None
             raise
+
+
+class S3ResultStore:
+    """Hands results out of their bucket."""
+
+    def __init__(self, client: "S3Client", bucket: str) -> None:
+        self._client = client
+        self._bucket = bucket
+
+    def sign(self, key: str, *, lifetime: timedelta) -> str:
+        """A presigned URL; it ends with the function's own credentials if these end earlier."""
+        return self._client.generate_presigned_url(
+            "get_object",
+            Params={"Bucket": self._bucket, "Key": key},
+            ExpiresIn=int(lifetime.total_seconds()),
+        )
+
+    @contextmanager
+    def open_result(self, key: str) -> Iterator[MediaStream]:
+        """Stream a result; raises OutputMissingError."""
+        try:
+            answer = self._client.get_object(Bucket=self._bucket, Key=key)
+        except ClientError as error:
+            if error.response["Error"]["Code"] in _ABSENT:
+                raise OutputMissingError("A result is not in its bucket any more.") from None
+            raise
+        with closing(answer["Body"]) as body:
+            yield MediaStream(cast(BinaryIO, body), answer["ContentLength"])
+
+    def list_keys(self, prefix: str) -> Sequence[str]:
+        """List page after page: S3 itself sorts by key only."""
+        pages = self._client.get_paginator("list_objects_v2").paginate(
+            Bucket=self._bucket, Prefix=prefix
+        )
+        found = [entry for page in pages for entry in page.get("Contents", [])]
+        found.sort(key=lambda entry: entry["LastModified"], reverse=True)
+        return [entry["Key"] for entry in found]
 
 
 class _Limited:

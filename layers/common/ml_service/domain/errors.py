@@ -17,6 +17,8 @@
     ├── ScalingRefusedError          Auto Scaling did not accept a desired capacity
     ├── JobNotFoundError             no record has this job id
     ├── JobChangedError              somebody else wrote the job record first: read it again
+    ├── JobNotForwardedError         an accepted job could not be put on its task queue
+    ├── RequestError                 a request to the API cannot be fulfilled as it is
     └── RedriveRefusedError          a job cannot run again, or not yet
 
 A ``JobError``'s text is one sentence for a person and travels to the backend, so it names keys,
@@ -176,6 +178,20 @@ class JobNotFoundError(MlServiceError):
 
 class JobChangedError(MlServiceError):
     """When the job record was written by somebody else since it was read."""
+
+
+class JobNotForwardedError(MlServiceError):
+    """When a job's task queue does not take it for now; the same request may succeed later."""
+
+
+class RequestError(MlServiceError):
+    """When a request to the API is wrong in itself; its text is a sentence for who sent it."""
+
+    def __init__(self, status: int, code: str, sentence: str) -> None:
+        super().__init__(sentence)
+        self.status = status
+        """HTTP's."""
+        self.code = code
 
 
 class RedriveRefusedError(MlServiceError):

@@ -2,10 +2,11 @@
 
 from collections.abc import Collection, Container
 from dataclasses import dataclass
+from datetime import datetime, timedelta
 
 from ml_service.domain.hand_offs import HandOff, read_hand_off
 from ml_service.domain.inputs import JobInputs, resolve_inputs, resolve_native_inputs
-from ml_service.domain.jobs import Job, make_fingerprint
+from ml_service.domain.jobs import RECORD_LIFETIME, Job, JobState, make_fingerprint
 from ml_service.domain.manifests import Workflow
 from ml_service.domain.messages import Message, NativeMessage, parse_message
 from ml_service.domain.workflows import WorkflowCatalog
@@ -25,6 +26,30 @@ class JobRequest:
     fingerprint: str
     deadline_seconds: int
     hand_off: HandOff | None = None
+
+    def make_job(self, *, now: datetime, seed: int, request_digest: str = "") -> Job:
+        """The record that the job begins with; ``seed`` counts if the request gives none."""
+        workflow = self.workflow
+        return Job(
+            job_id=self.job_id,
+            state=JobState.QUEUED,
+            subject=self.subject,
+            partial_name=self.partial_name,
+            fingerprint=self.fingerprint,
+            request_digest=request_digest,
+            received_at=now,
+            deadline=now + timedelta(seconds=self.deadline_seconds),
+            expires_at=int((now + RECORD_LIFETIME).timestamp()),
+            workflow=workflow.workflow,
+            fleet=workflow.fleet,
+            inputs=self.inputs,
+            seed=seed if self.inputs.seed is None else self.inputs.seed,
+            conversion=workflow.outputs.convert,
+            hand_off=self.hand_off,
+            run_seconds=workflow.run_seconds,
+            attempt_seconds=workflow.attempt_limit_seconds,
+            expected_seconds=workflow.expected_seconds,
+        )
 
 
 def read_job_request(

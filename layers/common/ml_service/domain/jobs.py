@@ -13,6 +13,7 @@ Each state has a time at which somebody must look at the job if nothing has happ
 import hashlib
 import json
 from collections.abc import Collection, Mapping
+from dataclasses import dataclass
 from datetime import datetime, timedelta
 from enum import StrEnum
 
@@ -28,6 +29,7 @@ from ml_service.domain.errors import (
 from ml_service.domain.hand_offs import HandOff, HandOffState
 from ml_service.domain.inputs import JobInputs
 from ml_service.domain.manifests import Conversion
+from ml_service.domain.prompts import Progress
 from ml_service.domain.results import OutputFile
 
 MAX_GUILTY_LOSSES = 2
@@ -119,6 +121,8 @@ class Job(BaseModel):
     partial_name: str
     fingerprint: str
     """Tells a repeat of the same message from another message under the same id."""
+    request_digest: str = ""
+    """The same for the whole body of a request to the API; empty for a message of the queue."""
     received_at: datetime
     deadline: datetime | None = None
     """When it is too late for a result; None in records of messages that were refused."""
@@ -150,6 +154,8 @@ class Job(BaseModel):
     """Whether the present attempt's prompt has been seen running."""
     moving: bool = False
     """Whether the waiting prompt is being taken out of its queue, to go to a shorter one."""
+    progress: Progress | None = None
+    """What its instance last told of the running prompt."""
     queue_head: str = ""
     """Id of the prompt that was last seen running on the instance; empty if none was."""
     queue_head_since: datetime | None = None
@@ -181,6 +187,11 @@ class Job(BaseModel):
     reply: str = ""
     """The one final answer, written together with the final state and published afterwards."""
     published_at: datetime | None = None
+
+    @property
+    def turn(self) -> str:
+        """Its turn among the jobs in the order of receipt."""
+        return make_turn(self.received_at, self.job_id)
 
     @property
     def due_at(self) -> datetime | None:
@@ -308,6 +319,11 @@ class Job(BaseModel):
         """The prompt was seen running."""
         self._require(JobState.SUBMITTED)
         return self._next(seen_running=True, moving=False)
+
+    def report_progress(self, progress: Progress) -> "Job":
+        """The running prompt has come further."""
+        self._require(JobState.SUBMITTED)
+        return self._next(progress=progress)
 
     def break_on_instance(self, fault: str) -> "Job":
         """The prompt ran and failed through a fault of its instance, told in a sentence."""
@@ -443,6 +459,7 @@ _NO_PLACE: Mapping[str, object] = {
     "submitted_at": None,
     "seen_running": False,
     "moving": False,
+    "progress": None,
     "queue_head": "",
     "queue_head_since": None,
     "outputs": (),
@@ -451,6 +468,28 @@ _NO_PLACE: Mapping[str, object] = {
 
 def _after(moment: datetime | None, grace: timedelta) -> datetime | None:
     return None if moment is None else moment + grace
+
+
+@dataclass(frozen=True)
+class JobSummary:
+    """A job in a list of many, as the index of jobs by fleet and state knows it."""
+
+    job_id: str
+    state: JobState
+    workflow: str
+    fleet: str
+    received_at: datetime
+    closed_at: datetime | None = None
+
+    @property
+    def turn(self) -> str:
+        """As the job's own."""
+        return make_turn(self.received_at, self.job_id)
+
+
+def make_turn(received_at: datetime, job_id: str) -> str:
+    """A text that orders jobs by their receipt, and those of one millisecond by their ids."""
+    return f"{round(received_at.timestamp() * 1000):015d}#{job_id}"
 
 
 def make_refused_id(sqs_message_id: str) -> str:

@@ -25,6 +25,7 @@ MAX_SEED = 2**64 - 1
 InputName: TypeAlias = Annotated[str, Field(pattern=r"^[A-Za-z][A-Za-z0-9]*(_[A-Za-z0-9]+)*$")]
 Token: TypeAlias = Annotated[str, Field(pattern=r"^[A-Za-z][A-Za-z0-9_]{3,}$")]
 PromptFile: TypeAlias = Annotated[str, Field(pattern=r"^[A-Za-z0-9][A-Za-z0-9_.-]*$")]
+PictureFormat: TypeAlias = Literal["jpeg", "png", "webp"]
 OutOfRange: TypeAlias = Literal["refuse", "clamp", "default"]
 
 
@@ -229,8 +230,9 @@ class SeedPolicy(_Frozen):
 class Conversion(_Frozen):
     """How pictures are stored, whatever format the graph saves."""
 
-    format: Literal["jpeg", "webp"]
-    quality: int = Field(default=90, ge=1, le=100)
+    format: PictureFormat
+    quality: int = Field(default=90, ge=0, le=100)
+    """Not of a PNG, which loses nothing."""
 
 
 class Outputs(_Frozen):

@@ -18,7 +18,9 @@ DEFAULT_PROMPT_FILE = "workflow_api.json"
 _ENVELOPE_MEMBERS = frozenset({"Subject", "Payload", "MessageId"})
 _PROMPT_MEMBERS = ("positive_prompt", "negative_prompt", "seed")
 _NATIVE_MEMBERS = frozenset({"workflow", "prompt_file", "positive_prompt"})
-_ID = re.compile(r"[A-Za-z0-9_-]{1,64}")
+JOB_ID_PATTERN = r"^[A-Za-z0-9_-]{1,64}$"
+"""Of ids that senders give."""
+_ID = re.compile(JOB_ID_PATTERN)
 _UUID = re.compile(r"[0-9A-Fa-f]{8}(-[0-9A-Fa-f]{4}){3}-[0-9A-Fa-f]{12}")
 
 

@@ -52,13 +52,18 @@ class OutputFile(BaseModel):
     def needs_conversion(self, conversion: Conversion) -> bool:
         """Whether it is a still picture of another format; what moves is stored as it is."""
         wanted = f"image/{conversion.format}"
-        return self.content_type in _STILL_PICTURES and self.content_type != wanted
+        return is_still_picture(self.content_type) and self.content_type != wanted
 
 
 def read_content_type(name: str) -> str:
     """The media type that a file name's extension stands for."""
     suffix = PurePosixPath(name).suffix.lower()
     return _CONTENT_TYPES.get(suffix, "application/octet-stream")
+
+
+def is_still_picture(content_type: str) -> bool:
+    """Whether files of a media type can be converted into another format of picture."""
+    return content_type in _STILL_PICTURES
 
 
 def make_result_keys(files: Sequence[OutputFile], conversion: Conversion | None) -> tuple[str, ...]:

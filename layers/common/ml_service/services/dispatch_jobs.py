@@ -3,7 +3,7 @@
 from collections import defaultdict
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
-from datetime import datetime, timedelta
+from datetime import datetime
 from enum import StrEnum
 
 from ml_service.domain.errors import RefusalCode, RefusedMessageError
@@ -115,33 +115,14 @@ class DispatchJobs:
             hand_off_buckets=self.hand_off_buckets,
             hand_off_queue_arns=self.hand_off_queue_arns,
         )
-        workflow, inputs = request.workflow, request.inputs
-        job = Job(
-            job_id=request.job_id,
-            state=JobState.QUEUED,
-            subject=request.subject,
-            partial_name=request.partial_name,
-            fingerprint=request.fingerprint,
-            received_at=now,
-            deadline=now + timedelta(seconds=request.deadline_seconds),
-            expires_at=int((now + RECORD_LIFETIME).timestamp()),
-            workflow=workflow.workflow,
-            fleet=workflow.fleet,
-            inputs=inputs,
-            seed=new_seed() if inputs.seed is None else inputs.seed,
-            conversion=workflow.outputs.convert,
-            hand_off=request.hand_off,
-            run_seconds=workflow.run_seconds,
-            attempt_seconds=workflow.attempt_limit_seconds,
-            expected_seconds=workflow.expected_seconds,
-        )
+        job = request.make_job(now=now, seed=new_seed())
         if not self.jobs.add(job):
             return self._meet_again(queued, request, job)
         return DispatchOutcome(
             queued.message_id,
             DispatchStatus.FORWARDED,
             job.job_id,
-            workflow.fleet,
+            job.fleet,
             hand_off_refused=job.hand_off is not None
             and job.hand_off.state is HandOffState.REFUSED,
         )
