@@ -21,7 +21,7 @@ from typing import Any, Final
 
 from botocore.exceptions import BotoCoreError, ClientError
 
-from local.aws.embedded_aws import AwsOptions, EmbeddedAws
+from local.aws.embedded_aws import AwsOptions, EmbeddedAws, Network
 from local.aws.errors import EmbeddedAwsError
 from local.aws.fleet_watch import InstanceServer, ServerChoice
 from local.aws.gateway import PAGES_PATH
@@ -114,19 +114,7 @@ async def deploy_ml_service(
     """Deploy the application and its fleets on an embedded AWS; raises EmbeddedAwsError."""
     network = await aws.create_network()
     await asyncio.to_thread(aws.clients.s3.create_bucket, Bucket=INPUT_BUCKET)
-    application = await aws.deploy(
-        StackSpec(
-            name=f"{options.stage}-ml-service",
-            template_path=_PROJECT / "template.yaml",
-            parameters={
-                "Stage": options.stage,
-                "VpcId": network.vpc_id,
-                "PrivateSubnetIds": network.subnet_id,
-                "InputBuckets": INPUT_BUCKET,
-            },
-            environment_overrides={"WORKFLOWS_DIR": str(WORKFLOWS)},
-        )
-    )
+    application = await deploy_stage(aws, options.stage, network)
     fleets = await aws.deploy(
         StackSpec(
             name="ml-service-fleets",
@@ -156,6 +144,23 @@ async def deploy_ml_service(
         _subscribe_reply_queue, aws, application.outputs["ReplyTopicArn"]
     )
     return _describe(aws, options, application, reply_queue_url)
+
+
+async def deploy_stage(aws: EmbeddedAws, stage: str, network: Network) -> DeployedStack:
+    """Deploy the application of one stage; the fleets may be there already, or come later."""
+    return await aws.deploy(
+        StackSpec(
+            name=f"{stage}-ml-service",
+            template_path=_PROJECT / "template.yaml",
+            parameters={
+                "Stage": stage,
+                "VpcId": network.vpc_id,
+                "PrivateSubnetIds": network.subnet_id,
+                "InputBuckets": INPUT_BUCKET,
+            },
+            environment_overrides={"WORKFLOWS_DIR": str(WORKFLOWS)},
+        )
+    )
 
 
 class SimulatedServers:
@@ -264,6 +269,7 @@ def _describe(
         job_table=application.outputs["JobTableName"],
         fleet_table=application.outputs["FleetTableName"],
         state_machine_arn=application.outputs["RunJobStateMachineArn"],
+        jobs_api_url=application.outputs["JobsApiUrl"],
         fleets=_read_fleets(application),
     )
 
@@ -386,6 +392,7 @@ def _summarize(deployment: LocalDeployment, options: LocalOptions) -> str:
         f"  replies in   {deployment.reply_queue_url}\n"
         f"  inputs in    s3://{deployment.input_bucket}\n"
         f"  results in   s3://{deployment.result_bucket}\n"
+        f"  jobs API     {deployment.jobs_api_url}\n"
         f"  console      {deployment.endpoint}{PAGES_PATH}\n"
         f"{fleets}"
         f"Any SDK can use it: --endpoint-url {deployment.endpoint} --region {deployment.region}, "

@@ -5,8 +5,9 @@ import errno
 import json
 import re
 import uuid
-from collections.abc import Awaitable, Callable
+from collections.abc import Awaitable, Callable, Mapping
 from dataclasses import dataclass
+from datetime import UTC, datetime, timedelta
 from typing import TYPE_CHECKING, Any, Final
 from urllib.parse import parse_qs, unquote
 from xml.sax.saxutils import escape
@@ -16,6 +17,7 @@ from aiohttp import web
 from multidict import CIMultiDict
 from yarl import URL
 
+from local.aws import http_events
 from local.aws.errors import PortInUseError
 from local.aws.lambda_runtime import FunctionNotFoundError, LambdaRuntime, TooManyRequestsError
 
@@ -31,6 +33,9 @@ WORKER_KILLS_PATH: Final = "/_local/workers/kill"
 USAGE_PATH: Final = "/_local/usage"
 # For browsers; neither can this be a bucket's.
 PAGES_PATH: Final = "/_console/"
+# Where a function URL is, which AWS gives a host of its own, and a load balancer with this target.
+FUNCTION_URLS_PATH: Final = "/_url/"
+BALANCERS_PATH: Final = "/_balancer/"
 _INVOCATIONS_PATH: Final = "/2015-03-31/functions/{name}/invocations"
 _PAYLOAD_LIMIT: Final = 6 * 1024 * 1024
 _BODY_LIMIT: Final = _PAYLOAD_LIMIT + 1024 * 1024
@@ -93,6 +98,8 @@ class Gateway:
         application.router.add_post(EXECUTION_REPORTS_PATH, self._take_report)
         application.router.add_post(WORKER_KILLS_PATH, self._kill_worker)
         application.router.add_get(USAGE_PATH, self._tell_usage)
+        for prefix in (FUNCTION_URLS_PATH, BALANCERS_PATH):
+            application.router.add_route("*", prefix + "{name}{path:/.*}", self._serve_function)
         if pages is not None:
             application.router.add_get("/", self._greet, allow_head=False)
             application.router.add_get(PAGES_PATH.rstrip("/"), _redirect_to_pages)
@@ -204,6 +211,38 @@ class Gateway:
             headers["X-Amz-Function-Error"] = "Unhandled"
         return web.Response(body=result.payload, headers=headers, content_type="application/json")
 
+    async def _serve_function(self, request: web.Request) -> web.Response:
+        """Answer a plain request by a function; whose it may be is not asked here."""
+        runtime, name = self._connected().runtime, request.match_info["name"]
+        prefix = "/" + request.path.split("/")[1] + "/"
+        if prefix == FUNCTION_URLS_PATH and not runtime.has_url(name):
+            raise web.HTTPNotFound(text=f"no function {name} has a URL")
+        request_id = str(uuid.uuid4())
+        parts: dict[str, Any] = {
+            "method": request.method,
+            "path": request.rel_url.raw_path.removeprefix(prefix + name),
+            "query": request.rel_url.raw_query_string,
+            "headers": request.headers,
+            "body": await request.read(),
+        }
+        event = (
+            http_events.make_url_event(**parts, request_id=request_id)
+            if prefix == FUNCTION_URLS_PATH
+            else http_events.make_balancer_event(**parts)
+        )
+        try:
+            result = await runtime.invoke(name, json.dumps(event).encode(), request_id)
+        except FunctionNotFoundError:
+            raise web.HTTPNotFound(text=f"there is no function {name}") from None
+        except TooManyRequestsError:
+            raise web.HTTPTooManyRequests from None
+        if result.failed:
+            raise web.HTTPBadGateway(text="the function failed: --log-level DEBUG shows why")
+        try:
+            return http_events.make_response(result.payload)
+        except http_events.AnswerError as error:
+            raise web.HTTPBadGateway(text=str(error)) from None
+
     async def _greet(self, request: web.Request) -> web.StreamResponse:
         """Show a browser the pages; to an SDK the same path lists the buckets."""
         if is_browser(request):
@@ -211,6 +250,8 @@ class Gateway:
         return await self._pass_on(request)
 
     async def _pass_on(self, request: web.Request) -> web.StreamResponse:
+        if is_expired(request.query, datetime.now(UTC)):
+            return _expired_url()
         if "/autoscaling/" not in request.headers.get("Authorization", ""):
             return await self._forward(request, request.content if request.can_read_body else None)
         body = await request.read()
@@ -269,6 +310,16 @@ def is_browser(request: web.Request) -> bool:
         and "Authorization" not in request.headers
         and not request.query_string
     )
+
+
+def is_expired(query: Mapping[str, str], now: datetime) -> bool:
+    """Whether a presigned URL's time is over; moto takes one for ever."""
+    try:
+        signed_at = datetime.strptime(query["X-Amz-Date"], "%Y%m%dT%H%M%SZ").replace(tzinfo=UTC)
+        lifetime = timedelta(seconds=int(query["X-Amz-Expires"]))
+    except (KeyError, ValueError):
+        return False
+    return now > signed_at + lifetime
 
 
 async def _redirect_to_pages(_: web.Request) -> web.StreamResponse:
@@ -335,6 +386,11 @@ def _no_instance_refreshes() -> web.Response:
         "</DescribeInstanceRefreshesResponse>"
     )
     return web.Response(text=body, content_type="text/xml")
+
+
+def _expired_url() -> web.Response:
+    body = "<Error><Code>AccessDenied</Code><Message>Request has expired</Message></Error>"
+    return web.Response(status=403, text=body, content_type="application/xml")
 
 
 def _autoscaling_error(message: str, code: str = "ValidationError") -> web.Response:

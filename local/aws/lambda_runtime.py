@@ -76,6 +76,7 @@ class FunctionConfig:
     retry_attempts: int = 2
     on_success: str | None = None
     """Name of the function that is told of each asynchronous call that succeeded."""
+    has_url: bool = False
 
 
 @dataclass(frozen=True)
@@ -127,6 +128,7 @@ class LambdaRuntime:
         self._show_logs = show_logs
         self._processes = choose_worker_processes(client or find_runtime_client(), run_folder)
         self._pools: dict[str, _FunctionPool] = {}
+        self._names_with_url: set[str] = set()
         self._start_slots = asyncio.Semaphore(os.cpu_count() or 1)
         self._background: set[asyncio.Task[None]] = set()
 
@@ -140,6 +142,12 @@ class LambdaRuntime:
             log_path=None if self._show_logs else self._run_folder / f"{config.name}.log",
         )
         self._pools[config.name] = _FunctionPool(start, self._start_slots)
+        if config.has_url:
+            self._names_with_url.add(config.name)
+
+    def has_url(self, name: str) -> bool:
+        """Whether a function of this name answers at a URL."""
+        return name in self._names_with_url
 
     async def invoke(self, name: str, payload: bytes, request_id: str) -> InvocationResult:
         """Run one invocation and wait for its end.

@@ -11,6 +11,7 @@ from botocore.exceptions import ClientError
 from local.aws import transform_template as plans
 from local.aws.clients import AwsClients
 from local.aws.errors import TemplateError
+from local.aws.gateway import FUNCTION_URLS_PATH
 from local.aws.lambda_runtime import FunctionConfig
 from local.aws.transform_template import FunctionFolders, HeldResource, StackPlan
 
@@ -78,10 +79,20 @@ def deploy_stack(
         for resource, properties in held
         if resource.type == plans.EVENT_INVOKE_CONFIG
     }
+    urls = {
+        resource.logical_id: properties["TargetFunctionArn"].rpartition(":")[2]
+        for resource, properties in held
+        if resource.type == plans.FUNCTION_URL
+    }
+    # What the transform leaves of a reference to the resource, and what it refers to here.
+    url_outputs = {
+        f"{logical_id}.FunctionUrl": f"{endpoint}{FUNCTION_URLS_PATH}{name}/"
+        for logical_id, name in urls.items()
+    }
     prefix = _queue_url_prefix(clients.region)
     return DeployedStack(
         outputs={
-            key: value.replace(prefix, f"{endpoint}/")
+            key: url_outputs.get(value, value).replace(prefix, f"{endpoint}/")
             for key, value in values.items()
             if key in plan.own_outputs
         },
@@ -96,6 +107,7 @@ def deploy_stack(
                 invoke_config=invoke_configs.get(physical_ids[logical_id], {}),
                 spec=spec,
                 endpoint=endpoint,
+                has_url=physical_ids[logical_id] in urls.values(),
             )
             for logical_id, folders in plan.functions.items()
         ),
@@ -155,13 +167,15 @@ def _read_function(
     invoke_config: Mapping[str, Any],
     spec: StackSpec,
     endpoint: str,
+    has_url: bool,
 ) -> FunctionConfig:
     """Read a function back from moto, where its intrinsics are resolved."""
     answer = clients.functions.get_function(FunctionName=name)
     configuration = answer["Configuration"]
+    # moto keeps the value of a parameter that is a number as one; AWS knows texts only.
     variables = {
         key: spec.environment_overrides.get(
-            key, value.replace(_queue_url_prefix(clients.region), f"{endpoint}/")
+            key, str(value).replace(_queue_url_prefix(clients.region), f"{endpoint}/")
         )
         for key, value in configuration.get("Environment", {}).get("Variables", {}).items()
     }
@@ -174,12 +188,14 @@ def _read_function(
         layer_folders=tuple(
             built if (built := layer / "python").is_dir() else layer for layer in folders.layers
         ),
-        environment=variables,
+        # Who is given a presigned URL knows no other address than the gateway's.
+        environment=variables | ({"AWS_ENDPOINT_URL_S3": endpoint} if has_url else {}),
         timeout_seconds=configuration["Timeout"],
         memory_mb=configuration["MemorySize"],
         reserved_concurrency=answer.get("Concurrency", {}).get("ReservedConcurrentExecutions"),
         retry_attempts=int(invoke_config.get("MaximumRetryAttempts", 2)),
         on_success=_read_destination(invoke_config),
+        has_url=has_url,
     )
 
 

@@ -20,6 +20,7 @@ _CODE_BUCKET: Final = "local-code"
 EVENT_SOURCE_MAPPING: Final = "AWS::Lambda::EventSourceMapping"
 EVENT_INVOKE_CONFIG: Final = "AWS::Lambda::EventInvokeConfig"
 STATE_MACHINE: Final = "AWS::StepFunctions::StateMachine"
+FUNCTION_URL: Final = "AWS::Lambda::Url"
 FUNCTION: Final = "AWS::Lambda::Function"
 WARM_POOL: Final = "AWS::AutoScaling::WarmPool"
 LIFECYCLE_HOOK: Final = "AWS::AutoScaling::LifecycleHook"
@@ -33,7 +34,15 @@ _SAM_STATE_MACHINE: Final = "AWS::Serverless::StateMachine"
 # Dropped from the template although moto knows some of them: an event source mapping inside moto
 # swallows every message that is sent to its queue.
 _HELD_TYPES: Final = frozenset(
-    {EVENT_SOURCE_MAPPING, EVENT_INVOKE_CONFIG, WARM_POOL, LIFECYCLE_HOOK, SUBSCRIPTION, ALARM}
+    {
+        ALARM,
+        EVENT_SOURCE_MAPPING,
+        EVENT_INVOKE_CONFIG,
+        FUNCTION_URL,
+        LIFECYCLE_HOOK,
+        SUBSCRIPTION,
+        WARM_POOL,
+    }
 )
 _SUBSTITUTION: Final = re.compile(r"\$\{([A-Za-z_]\w*)\}")
 
