@@ -26,6 +26,7 @@ FUNCTION_NAMES = (
     "sweep_jobs",
     "scale_fleets",
     "jobs_api",
+    "result_api",
 )
 SETTINGS_CLASSES = {
     cls.function: cls

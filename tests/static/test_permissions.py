@@ -75,6 +75,7 @@ _CALLS = {
     "ec2:DescribeInstances": "describe_instances",
     "lambda:InvokeFunction": "invoke",
     "s3:GetObject": "get_object",
+    "s3:ListBucket": "list_objects_v2",
     "s3:PutObject": "upload_fileobj",
     "sns:Publish": "publish",
     "sqs:DeleteMessage": "delete_message",
@@ -90,7 +91,6 @@ _SILENT = {
     "logs:CreateLogStream": "Lambda itself, before a function's first line",
     "logs:PutLogEvents": "Lambda itself, for every line",
     "s3:AbortMultipartUpload": "upload_fileobj, when a part fails",
-    "s3:ListBucket": "GetObject, to tell an absent object from a forbidden one",
     "s3:PutObjectAcl": "upload_fileobj, for the ACL that the backend's contract asks for",
 }
 
@@ -311,6 +311,29 @@ def test_the_jobs_api_lets_in_whom_iam_lets_in(
     assert template["Conditions"]["OpensJobsApi"] == {
         "Fn::Equals": [{"Ref": "LambdaUrlAuthType"}, "NONE"]
     }
+
+
+def test_the_load_balancer_stands_inside_and_reaches_only_who_finds_results(
+    template: Mapping[str, Any], resources: Mapping[str, Any], deployment: Deployment
+) -> None:
+    """It asks nobody who he is: what it leads to may list results, and nothing else."""
+    parts = {
+        name for name, resource in resources.items() if resource.get("Condition") == "HasResultApi"
+    }
+    balancer = resources["ResultApiLoadBalancer"]["Properties"]
+    (target,) = resources["ResultApiTargetGroup"]["Properties"]["Targets"]
+    granted = {
+        action
+        for statement in deployment.statements["ResultApiRole"]
+        for action in _as_list(statement["Action"])
+    }
+
+    assert template["Parameters"]["ResultApiCidr"]["Default"] == ""
+    assert {"ResultApiLoadBalancer", "ResultApiListener", "ResultApiPermission"} <= parts
+    assert balancer["Scheme"] == "internal"
+    assert balancer["Subnets"] == {"Ref": "PrivateSubnetIds"}
+    assert target == {"Id": {"Fn::GetAtt": ["ResultApiFunction", "Arn"]}}
+    assert granted == {"logs:CreateLogStream", "logs:PutLogEvents", "s3:ListBucket"}
 
 
 def _list_allowing(resources: Mapping[str, Any]) -> Iterator[tuple[str, Mapping[str, Any]]]:

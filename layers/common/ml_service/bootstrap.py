@@ -31,6 +31,7 @@ from ml_service.services.collect_outputs import CollectOutputs
 from ml_service.services.count_jobs import CountJobs
 from ml_service.services.dispatch_jobs import DispatchJobs
 from ml_service.services.drop_jobs import DropJobs
+from ml_service.services.find_results import FindResults
 from ml_service.services.finish_job import FinishJob
 from ml_service.services.hand_off_video import HandOffVideo
 from ml_service.services.jobs_api import JobsApi
@@ -54,6 +55,7 @@ from ml_service.settings import (
     DispatchJobsSettings,
     FinishJobSettings,
     JobsApiSettings,
+    ResultApiSettings,
     ScaleFleetsSettings,
     Settings,
     SubmitPromptSettings,
@@ -284,6 +286,16 @@ def make_jobs_api() -> JobsApi:
         outputs=ReadOutput(reader, results, PillowImageConverter(), settings.jpeg_quality),
         fleets=ListFleets(settings.fleets, task_queues, jobs, store),
         debug_header=settings.debug_header,
+    )
+
+
+@cache
+def make_find_results() -> FindResults:
+    """The service of result_api."""
+    settings = load_settings(ResultApiSettings)
+    bucket = settings.result_bucket_name
+    return FindResults(
+        _load_catalog(settings.workflows_dir), S3ResultStore(_aws.s3, bucket), bucket
     )
 
 

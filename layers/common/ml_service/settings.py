@@ -174,6 +174,14 @@ class JobsApiSettings(Settings):
     debug_header: bool
 
 
+class ResultApiSettings(Settings):
+    """result_api: leads the backend to results by what it knows of its jobs."""
+
+    function = "result_api"
+    workflows_dir: str
+    result_bucket_name: str
+
+
 class ScaleFleetsSettings(Settings):
     """scale_fleets: observes, decides and acts, every minute."""
 

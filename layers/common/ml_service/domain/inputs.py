@@ -114,8 +114,7 @@ def _resolve(
 ) -> JobInputs:
     keys = {name: _read_key(sent[name], media) for name, media in workflow.media_inputs()}
     main_key = keys.get(workflow.main_input or "")
-    base_name = f"-{splitext(basename(main_key))[0]}" if main_key else ""
-    output_prefix = f"{stem}{base_name}-{unique}"
+    output_prefix = _make_prefix(stem, main_key, unique)
 
     values: dict[str, Value] = {
         name: read_value(declared, sent[name].value, label=sent[name].label)
@@ -153,6 +152,27 @@ def _resolve(
         values=values,
         seed=workflow.seed.fixed if seed is None else seed,
     )
+
+
+def make_output_prefix(
+    workflow: Workflow, *, group_id: int, main_key: str, partial_name: str
+) -> str:
+    """What the results of a backend's job begin with, by what its message said."""
+    declared = dict(workflow.media_inputs()).get(workflow.main_input or "")
+    key = _complete_key(main_key, declared) if declared is not None and main_key else ""
+    return _make_prefix(f"{group_id}-{workflow.workflow}", key, partial_name)
+
+
+def _make_prefix(stem: str, main_key: str | None, unique: str) -> str:
+    base_name = splitext(basename(main_key))[0] if main_key else ""
+    return "-".join(filter(None, (stem, base_name, unique)))
+
+
+def _complete_key(key: str, declared: MediaInput) -> str:
+    """The key of the file itself, where a message may name the folder that it lies in."""
+    if declared.default_file is None or _extension(key) in declared.extensions:
+        return key
+    return f"{key.rstrip('/')}/{declared.default_file}"
 
 
 def _find_in_payload(
@@ -224,8 +244,7 @@ def _read_key(sent: _Sent, declared: MediaInput) -> str | None:
     extensions = declared.extensions
     if not isinstance(value, str):
         raise refuse_value(label, "is not an S3 key that can be used")
-    if declared.default_file is not None and _extension(value) not in extensions:
-        value = f"{value.rstrip('/')}/{declared.default_file}"
+    value = _complete_key(value, declared)
     if not is_usable_key(value):
         raise refuse_value(label, "is not an S3 key that can be used")
     if _extension(value) not in extensions:
