@@ -45,9 +45,11 @@ app = LambdaFunctionUrlResolver(enable_validation=True)
 _JSON: Final = "application/json"
 _WAITING: Final = (JobState.QUEUED,)
 _RUNNING: Final = (JobState.ADMITTED, JobState.SUBMITTED)
+_NOT_JSON: Final = RequestError(415, "UNSUPPORTED_MEDIA_TYPE", f"Send the body as {_JSON}.")
 _PROBLEMS: Final = {
     400: "The request cannot be read.",
     404: "This stage has no such thing.",
+    405: "The path has no such method.",
     406: "The output is not to be had in an accepted media type.",
     409: "The job's state does not allow it.",
     413: "The request is too large.",
@@ -60,7 +62,7 @@ _PROBLEMS: Final = {
 
 def _describe(model: type[BaseModel], *problems: int, status: int = 200) -> Any:
     """What a route answers, for OpenAPI."""
-    described = {s: (_PROBLEMS[s], Problem) for s in (*problems, 422, 500)}
+    described = {s: (_PROBLEMS[s], Problem) for s in (*problems, 405, 422, 500)}
     return {
         status: {"description": "Done.", "content": {_JSON: {"model": model}}},
         **{
@@ -144,7 +146,10 @@ def cancel_job(job_id: str) -> JobView:
             "description": "The picture in the format that Accept asks for.",
             "content": {t: {} for t in ("image/jpeg", "image/png", "image/webp")},
         },
-        302: {"description": "Location leads to the file as it is stored, for 15 minutes."},
+        302: {
+            "description": "Location leads to the file as it is stored, for 15 minutes.",
+            "content": {},
+        },
     },
 )
 def read_output(
@@ -259,7 +264,16 @@ def explain_invalid_request(error: RequestValidationError) -> Response[str]:
 @app.exception_handler(RequestUnsupportedContentType)
 def explain_media_type(_: RequestUnsupportedContentType) -> Response[str]:
     """Name the one media type that is taken."""
-    return _answer(RequestError(415, "UNSUPPORTED_MEDIA_TYPE", f"Send the body as {_JSON}."))
+    return _answer(_NOT_JSON)
+
+
+@app.exception_handler(ValueError)
+def explain_form(error: ValueError) -> Response[str]:
+    """Refuse a form as any other media type; Powertools stumbles over one without a boundary."""
+    media_type = app.current_event.headers.get("content-type", "")
+    if media_type.startswith("multipart/"):
+        return _answer(_NOT_JSON)
+    return _fail(error)
 
 
 @app.exception_handler(UnicodeDecodeError)
@@ -289,8 +303,7 @@ def explain_path(_: NotFoundError) -> Response[str]:
 @app.exception_handler(Exception)
 def explain_failure(error: Exception) -> Response[str]:
     """Say that it is the service's fault, and nothing else."""
-    logger.error("request failed", exc_info=error)
-    return _answer(explain_problem(MlServiceError()))
+    return _fail(error)
 
 
 @logger.inject_lambda_context
@@ -301,6 +314,11 @@ def handler(event: dict[str, Any], context: LambdaContext) -> dict[str, Any]:
             "request headers", extra={"headers": hide_credentials(event.get("headers", {}))}
         )
     return app.resolve(event, context)
+
+
+def _fail(error: Exception) -> Response[str]:
+    logger.error("request failed", exc_info=error)
+    return _answer(explain_problem(MlServiceError()))
 
 
 def _answer(problem: RequestError, **headers: str) -> Response[str]:
