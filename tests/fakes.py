@@ -394,6 +394,8 @@ class InMemoryComfyUI:
     news: list[Callable[[], None]] = field(default_factory=list)
     """What happens during each wait for news, one after the other."""
     clock: FakeClock | None = None
+    progress: Progress | None = None
+    """What a watch hears of the running prompt."""
 
     def count_prompts(self) -> int:
         self._check()
@@ -458,7 +460,10 @@ class InMemoryComfyUI:
 @dataclass
 class InMemoryPromptWatch:
     comfyui: InMemoryComfyUI
-    progress: Progress | None = None
+
+    @property
+    def progress(self) -> Progress | None:
+        return self.comfyui.progress
 
     def wait(self, seconds: float) -> None:
         if self.comfyui.clock is not None:

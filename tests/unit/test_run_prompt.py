@@ -3,6 +3,7 @@
 import io
 from dataclasses import dataclass, field
 from datetime import timedelta
+from functools import partial
 
 import pytest
 from PIL import Image
@@ -22,7 +23,14 @@ from ml_service.domain.errors import (
 )
 from ml_service.domain.jobs import Job, JobState
 from ml_service.domain.manifests import Conversion
-from ml_service.domain.prompts import NodeFailure, Prompt, PromptState, Stall, StallLimits
+from ml_service.domain.prompts import (
+    NodeFailure,
+    Progress,
+    Prompt,
+    PromptState,
+    Stall,
+    StallLimits,
+)
 from ml_service.domain.results import OutputFile
 from ml_service.services.await_prompt import HOLD_LIMIT_SECONDS, Awaited, AwaitPrompt, AwaitStatus
 from ml_service.services.collect_outputs import CollectOutputs
@@ -425,3 +433,28 @@ def test_no_step_works_on_a_closed_job(step):
     world = World(admitted().job.close(JobState.EXPIRED, reply="r", at=NOON))
     with pytest.raises(JobClosedError):
         step(world)
+
+
+def test_progress_is_noted_now_and_then_while_a_prompt_runs():
+    """Every write costs, and every second one would bring news of the same node."""
+    world = submitted(Prompt(PromptState.RUNNING))
+    noted = []
+
+    def hear(nodes: int) -> None:
+        noted.append(world.jobs.get(JOB_ID).progress)
+        world.comfyui.progress = Progress(nodes_done=nodes)
+
+    world.comfyui.news = [partial(hear, nodes) for nodes in range(1, 7)]
+    world.comfyui.news.append(lambda: world.set_prompt(SUCCEEDED))
+    assert world.await_prompt().status is AwaitStatus.SUCCEEDED
+    # Looks are two seconds apart, so notes are six.
+    assert noted == [None, None, None, *[Progress(nodes_done=3)] * 3]
+    job = world.jobs.get(JOB_ID)
+    assert Job.model_validate_json(job.model_dump_json()).progress == Progress(nodes_done=6)
+
+
+def test_progress_of_a_prompt_that_was_not_seen_running_is_not_noted():
+    world = submitted(Prompt(PromptState.PENDING))
+    world.comfyui.progress = Progress(nodes_done=1)
+    world.await_prompt()
+    assert world.jobs.get(JOB_ID).progress is None

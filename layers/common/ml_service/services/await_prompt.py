@@ -39,6 +39,8 @@ MOVE_SECONDS = 15
 """Between two looks for a shorter queue, where the fleet's policy moves prompts that wait."""
 SILENCE_SECONDS = 60.0
 """How long an instance may take requests without an answer, as while it loads a model."""
+PROGRESS_SECONDS = 5.0
+"""Between two notes of a prompt's progress in its job's record: each is a write."""
 
 
 class AwaitStatus(StrEnum):
@@ -105,7 +107,7 @@ class AwaitPrompt:
         return awaited
 
     def _hold(self, job: Job, comfyui: ComfyUI, watch: PromptWatch) -> Awaited:
-        held_since = answered_at = self.clock.monotonic()
+        held_since = answered_at = noted_at = self.clock.monotonic()
         head = _QueueHead(job.queue_head, job.queue_head_since)
         moves = self._moves_waiting(job)
         next_move = held_since
@@ -138,6 +140,16 @@ class AwaitPrompt:
                 )
                 return self._keep_head(awaited, head)
             watch.wait(self.poll_seconds)
+            if self.clock.monotonic() - noted_at >= PROGRESS_SECONDS:
+                noted_at = self.clock.monotonic()
+                job = self._note_progress(job, watch.progress)
+
+    def _note_progress(self, job: Job, progress: Progress | None) -> Job:
+        if not job.seen_running or progress is None or progress == job.progress:
+            return job
+        job = job.report_progress(progress)
+        self.jobs.save(job)
+        return job
 
     def _find(self, job: Job, comfyui: ComfyUI) -> Prompt:
         prompt = comfyui.find(job.prompt_id)
