@@ -255,6 +255,8 @@ def explain_invalid_request(error: RequestValidationError) -> Response[str]:
     if place[0] == "response":
         logger.error("answer does not fit its description", extra={"place": place})
         return _answer(explain_problem(MlServiceError()))
+    if place[0] == "body" and not _has_json():
+        return _answer(_NOT_JSON)
     if fault["type"] == "json_invalid":
         return _answer(RequestError(400, "INVALID_JSON", "Send a body that is valid JSON."))
     sentence = f"Correct {'.'.join(place)}: {fault['msg']}."
@@ -269,11 +271,8 @@ def explain_media_type(_: RequestUnsupportedContentType) -> Response[str]:
 
 @app.exception_handler(ValueError)
 def explain_form(error: ValueError) -> Response[str]:
-    """Refuse a form as any other media type; Powertools stumbles over one without a boundary."""
-    media_type = app.current_event.headers.get("content-type", "")
-    if media_type.startswith("multipart/"):
-        return _answer(_NOT_JSON)
-    return _fail(error)
+    """Refuse a form as any other media type: Powertools stumbles over one without a boundary."""
+    return _fail(error) if _has_json() else _answer(_NOT_JSON)
 
 
 @app.exception_handler(UnicodeDecodeError)
@@ -314,6 +313,11 @@ def handler(event: dict[str, Any], context: LambdaContext) -> dict[str, Any]:
             "request headers", extra={"headers": hide_credentials(event.get("headers", {}))}
         )
     return app.resolve(event, context)
+
+
+def _has_json() -> bool:
+    """Whether the request's body is JSON, as one of no media type is taken to be."""
+    return app.current_event.headers.get("content-type", _JSON).startswith(_JSON)
 
 
 def _fail(error: Exception) -> Response[str]:

@@ -118,7 +118,9 @@ def test_a_bucket_that_is_not_allowed_is_refused(api: ApiWorld):
     assert (answer.status, answer.json["code"]) == (422, "FORBIDDEN_SOURCE")
 
 
-@pytest.mark.parametrize("media_type", ["text/xml", "multipart/form-data"])
+@pytest.mark.parametrize(
+    "media_type", ["text/xml", "multipart/form-data", "application/x-www-form-urlencoded"]
+)
 def test_another_media_type_is_refused(api: ApiWorld, media_type: str):
     answer = api.request("POST", "/jobs", "<job/>", content_type=media_type)
     assert (answer.status, answer.json["code"]) == (415, "UNSUPPORTED_MEDIA_TYPE")
