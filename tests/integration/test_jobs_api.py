@@ -74,25 +74,36 @@ def stages(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Stages]:
 
 
 def test_two_stages_share_an_instance_and_never_touch_each_others_jobs(stages: Stages):
-    """prod's job runs and is dropped; dev's waits behind it on the same instance and succeeds."""
+    """dev's job runs and succeeds; prod's, behind it on the same instance, is dropped."""
     mine, theirs = stages.prod, stages.dev
-    waiting = theirs.send()
-    behind = theirs.await_status(waiting, "SUBMITTED")
-    running = mine.send()
-    before = mine.await_status(running, "SUBMITTED")
-    assert behind["instance_id"] == before["instance_id"]
+    their_job = theirs.send()
+    runs = theirs.await_status(their_job, "SUBMITTED")
+    my_job = mine.send()
+    waits = mine.await_status(my_job, "SUBMITTED")
+    assert waits["instance_id"] == runs["instance_id"]
     (instance,) = mine.call("GET", "fleets/pulid/instances").json()["instances"]
-    assert [job["job_id"] for job in instance["jobs"]] == [running]
+    assert [job["job_id"] for job in instance["jobs"]] == [my_job]
 
     for method, path in (("GET", ""), ("DELETE", ""), ("GET", "/output")):
-        assert theirs.call(method, f"jobs/{running}{path}").status_code == 404
-        assert mine.call(method, f"jobs/{waiting}{path}").status_code == 404
+        assert theirs.call(method, f"jobs/{my_job}{path}").status_code == 404
+        assert mine.call(method, f"jobs/{their_job}{path}").status_code == 404
     dropped = mine.call("DELETE", "fleets/pulid/running-jobs").json()
-    assert dropped == {"job_ids": [running], "is_complete": True}
+    assert dropped == {"job_ids": [my_job], "is_complete": True}
 
-    assert mine.show(running)["status"] == "CANCELLED"
-    assert theirs.await_status(waiting, "SUCCEEDED")["attempts"] == 1
-    assert [job["job_id"] for job in theirs.call("GET", "jobs").json()["jobs"]] == [waiting]
+    assert mine.show(my_job)["status"] == "CANCELLED"
+    assert theirs.await_status(their_job, "SUCCEEDED")["attempts"] == 1
+    assert [job["job_id"] for job in theirs.call("GET", "jobs").json()["jobs"]] == [their_job]
+
+
+def test_cancelling_a_running_job_frees_its_instance_for_the_next(stages: Stages):
+    api = stages.prod
+    running = api.send()
+    api.await_status(running, "SUBMITTED")
+    cancelled = api.call("DELETE", f"jobs/{running}")
+    assert (cancelled.status_code, cancelled.json()["status"]) == (200, "CANCELLED")
+    assert cancelled.json()["failure"]["code"] == "EXECUTION_ABORTED"
+    (instance,) = api.call("GET", "fleets/pulid/instances").json()["instances"]
+    assert instance["jobs"] == []
 
 
 def test_a_job_is_sent_once_shown_until_it_is_done_and_its_output_fetched(stages: Stages):
@@ -117,7 +128,7 @@ def test_a_job_is_sent_once_shown_until_it_is_done_and_its_output_fetched(stages
     assert api.call("DELETE", f"jobs/{job_id}").status_code == 409
 
 
-def test_cancelling_a_waiting_job_leaves_those_around_it(stages: Stages):
+def test_cancelling_waiting_jobs_leaves_the_one_that_runs(stages: Stages):
     """dev has one slot: the first job takes it, the others wait on the task queue."""
     api = stages.dev
     first = api.send()
@@ -126,8 +137,9 @@ def test_cancelling_a_waiting_job_leaves_those_around_it(stages: Stages):
         second, third = pool.map(lambda _: api.send(), range(2))
     cancelled = api.call("DELETE", f"jobs/{second}")
     assert (cancelled.status_code, cancelled.json()["status"]) == (200, "CANCELLED")
-    for job_id in (first, third):
-        assert api.await_status(job_id, "SUCCEEDED")["attempts"] == 1
+    dropped = api.call("DELETE", "fleets/pulid/waiting-jobs").json()
+    assert dropped == {"job_ids": [third], "is_complete": True}
+    assert api.await_status(first, "SUCCEEDED")["attempts"] == 1
     page = api.call("GET", "jobs?fleet=pulid&status=CANCELLED").json()
-    assert [(job["job_id"], job["workflow"]) for job in page["jobs"]] == [(second, "text-to-image")]
+    assert {job["job_id"] for job in page["jobs"]} == {second, third}
     assert api.show(second)["attempts"] == 0
