@@ -29,6 +29,7 @@ from local.aws.function_worker import run_worker
 _PRELOADED: Final = (
     "boto3",
     "boto3.dynamodb.conditions",
+    "aws_lambda_powertools.event_handler.openapi.params",
     "aws_lambda_powertools.metrics",
     "aws_lambda_powertools.utilities.batch",
     "aws_lambda_powertools.utilities.typing",

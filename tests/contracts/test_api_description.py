@@ -59,7 +59,7 @@ def serve(environ: dict[str, Any], start_response: Callable[..., Any]) -> Iterab
 def test_schemathesis_finds_nothing(world: ApiWorld):
     """Every phase: limits of each parameter, random requests, and chains of requests."""
     schema = schemathesis.openapi.from_wsgi("/openapi.json", serve)
-    schema.config.generation.update(max_examples=20, deterministic=True)
+    schema.config.generation.update(max_examples=8, deterministic=True)
     schema.config.checks.update(excluded_check_names=_LEFT_OUT)
     cases, faults = 0, []
     for event in from_schema(schema).execute():
@@ -75,4 +75,4 @@ def test_schemathesis_finds_nothing(world: ApiWorld):
             ]
 
     assert "\n\n".join(sorted(set(faults))) == ""
-    assert cases > 300
+    assert cases > 200

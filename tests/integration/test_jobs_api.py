@@ -17,8 +17,8 @@ from local.local_mode import LocalOptions, deploy_ml_service, deploy_stage
 
 pytestmark = pytest.mark.timeout(240)  # two stages' functions start within it
 
-SPEED = 5.0
-PROMPT_SECONDS = 3.0
+SPEED = 1.0
+PROMPT_SECONDS = 2.0
 KITE = {"workflow": "text-to-image", "inputs": {"positive_prompt": "a red kite"}}
 
 
