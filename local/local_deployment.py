@@ -20,5 +20,6 @@ class LocalDeployment:
     fleet_table: str
     state_machine_arn: str
     jobs_api_url: str
+    result_api_url: str
     fleets: Mapping[str, Mapping[str, Any]]
     """The settings of each fleet: task queue, group, threshold T, slots K."""

@@ -24,7 +24,7 @@ from botocore.exceptions import BotoCoreError, ClientError
 from local.aws.embedded_aws import AwsOptions, EmbeddedAws, Network
 from local.aws.errors import EmbeddedAwsError
 from local.aws.fleet_watch import InstanceServer, ServerChoice
-from local.aws.gateway import PAGES_PATH
+from local.aws.gateway import BALANCERS_PATH, PAGES_PATH
 from local.aws.loopback_subnet import COMFYUI_PORT
 from local.aws.stack import DeployedStack, StackSpec
 from local.aws.tcp_proxy import TcpProxy
@@ -270,6 +270,9 @@ def _describe(
         fleet_table=application.outputs["FleetTableName"],
         state_machine_arn=application.outputs["RunJobStateMachineArn"],
         jobs_api_url=application.outputs["JobsApiUrl"],
+        result_api_url=(
+            f"{aws.endpoint}{BALANCERS_PATH}{application.physical_ids['ResultApiFunction']}"
+        ),
         fleets=_read_fleets(application),
     )
 
@@ -393,6 +396,7 @@ def _summarize(deployment: LocalDeployment, options: LocalOptions) -> str:
         f"  inputs in    s3://{deployment.input_bucket}\n"
         f"  results in   s3://{deployment.result_bucket}\n"
         f"  jobs API     {deployment.jobs_api_url}\n"
+        f"  result API   {deployment.result_api_url}\n"
         f"  console      {deployment.endpoint}{PAGES_PATH}\n"
         f"{fleets}"
         f"Any SDK can use it: --endpoint-url {deployment.endpoint} --region {deployment.region}, "

@@ -8,6 +8,7 @@ from datetime import UTC, datetime
 from typing import Any
 
 import pytest
+import requests
 from botocore.exceptions import ClientError
 
 from local.backend import Backend
@@ -38,6 +39,13 @@ def send(backend: Backend, subject: str, **members: Any) -> str:
         )
     )
     return partial_name
+
+
+def find_result(backend: Backend, path: str, **members: Any) -> Any:
+    """Ask for a result by the old path, with what its message said."""
+    asked = {"Env": "dev", "S3Bucket": backend.ready["input_bucket"], "GroupId": 7, **members}
+    url = f"{backend.ready['result_api_url']}/api/comfyui/{path}"
+    return requests.post(url, json=asked, timeout=REPLY_SECONDS).json()
 
 
 @pytest.fixture(scope="module")
@@ -98,6 +106,8 @@ def test_flux_prompt_answers_with_one_picture(backend: Backend, await_reply: Any
     content = backend.read_result(data["MainKey"])
     facts = check_media(content, kind="image")
     assert (facts.width, facts.height) == (608, 1080)
+    found = find_result(backend, "photo-result", PhotoWorkflow="flux-prompt", PartialName=name)
+    assert found == {"bucket": data["Bucket"], "key": data["MainKey"]}
     # The server writes the prompt into the picture: the very text, in one line.
     assert b'A \\"red\\" kite over the sea' in content
 
@@ -122,6 +132,9 @@ def test_latent_sync_answers_with_a_video_that_has_the_sound(backend: Backend, a
     assert data["MainKey"].startswith(f"comfyui-results/7-latent-sync-video_raw-{name}")
     facts = check_media(backend.read_result(data["MainKey"]), kind="video")
     assert 1.5 <= facts.seconds <= 2.5
+    asked = {"Workflow": "latent-sync", "InputS3Key": "videos/9", "PartialName": name}
+    found = find_result(backend, "comfyui-result", **asked)
+    assert found == {"bucket": data["Bucket"], "key": data["MainKey"]}
 
 
 def test_make_up_answers_with_every_size_and_the_mask(backend: Backend, await_reply: Any):
@@ -147,6 +160,16 @@ def test_make_up_answers_with_every_size_and_the_mask(backend: Backend, await_re
     }
     head = backend.s3.head_object(Bucket=data["Bucket"], Key=data["MainKey"])
     assert head["ContentType"] == "image/png"
+    workflow = "photo-make-up-lips-thumbnails"
+    asked = {"PhotoWorkflow": workflow, "InputS3Key": "photos/face.png", "PartialName": name}
+    found = find_result(backend, "photo-multi-result", **asked)
+    assert found == {
+        "bucket": data["Bucket"],
+        "mainKey": data["MainKey"],
+        "coverKey": data["CoverKey"],
+        "thumbnailKey": data["ThumbnailKey"],
+        "maskKey": data["MaskKey"],
+    }
 
 
 @pytest.mark.parametrize(
