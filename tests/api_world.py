@@ -132,9 +132,22 @@ def call_handler(
     method: str, url: str, body: str | bytes | None, headers: Mapping[str, str]
 ) -> Answer:
     """Call jobs_api as a function URL does."""
+    context = SimpleNamespace(
+        function_name="jobs-api",
+        memory_limit_in_mb=1024,
+        invoked_function_arn="arn:aws:lambda:us-east-1:123456789012:function:jobs-api",
+        aws_request_id="request-1",
+    )
+    event = make_event(method, url, body, headers)
+    return read_answer(app.handler(event, context))  # type: ignore[arg-type]
+
+
+def make_event(
+    method: str, url: str, body: str | bytes | None, headers: Mapping[str, str]
+) -> dict[str, Any]:
+    """What a function URL makes of a request."""
     parts = urlsplit(url)
-    is_binary = isinstance(body, bytes)
-    event = {
+    return {
         "version": "2.0",
         "rawPath": parts.path,
         "rawQueryString": parts.query,
@@ -145,15 +158,12 @@ def call_handler(
             "http": {"method": method, "path": parts.path, "sourceIp": "127.0.0.1"},
         },
         "body": base64.b64encode(body).decode() if isinstance(body, bytes) else body,
-        "isBase64Encoded": is_binary,
+        "isBase64Encoded": isinstance(body, bytes),
     }
-    context = SimpleNamespace(
-        function_name="jobs-api",
-        memory_limit_in_mb=1024,
-        invoked_function_arn="arn:aws:lambda:us-east-1:123456789012:function:jobs-api",
-        aws_request_id="request-1",
-    )
-    answer = app.handler(event, context)  # type: ignore[arg-type]
+
+
+def read_answer(answer: Mapping[str, Any]) -> Answer:
+    """What a client gets of a handler's answer."""
     content = answer.get("body") or ""
     return Answer(
         status=answer["statusCode"],

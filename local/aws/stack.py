@@ -172,10 +172,9 @@ def _read_function(
     """Read a function back from moto, where its intrinsics are resolved."""
     answer = clients.functions.get_function(FunctionName=name)
     configuration = answer["Configuration"]
-    # moto keeps the value of a parameter that is a number as one; AWS knows texts only.
     variables = {
         key: spec.environment_overrides.get(
-            key, str(value).replace(_queue_url_prefix(clients.region), f"{endpoint}/")
+            key, value.replace(_queue_url_prefix(clients.region), f"{endpoint}/")
         )
         for key, value in configuration.get("Environment", {}).get("Variables", {}).items()
     }

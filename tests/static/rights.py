@@ -24,6 +24,7 @@ _ACTIONS = {
     "s3:UploadPart": "s3:PutObject",
     "s3:CompleteMultipartUpload": "s3:PutObject",
     "s3:CopyObject": "s3:PutObject",
+    "s3:ListObjectsV2": "s3:ListBucket",
 }
 
 
@@ -111,6 +112,8 @@ def _name_resource(service: str, params: Mapping[str, Any]) -> str:
             resource = f"arn:aws:sqs:{REGION}:{account}:{name}"
         case "s3", {"Bucket": bucket, "Key": key}:
             resource = f"arn:aws:s3:::{bucket}/{key}"
+        case "s3", {"Bucket": bucket}:
+            resource = f"arn:aws:s3:::{bucket}"
         case "sns", {"TopicArn": arn}:
             resource = arn
         case "lambda", {"FunctionName": name}:

@@ -12,6 +12,7 @@ import boto3
 import pytest
 from botocore.exceptions import ClientError
 
+from local.aws.http_events import make_balancer_event
 from ml_service import bootstrap
 from ml_service.adapters.autoscaling import AutoScalingInstancePool
 from ml_service.adapters.aws_clients import AwsClients
@@ -22,6 +23,7 @@ from ml_service.domain.jobs import Job, JobState
 from ml_service.domain.prompts import Prompt, PromptState
 from ml_service.domain.results import OutputFile
 from ml_service.services import admit_jobs as admission
+from tests.api_world import make_event
 from tests.emitted_metrics import Context
 from tests.fakes import InMemoryComfyUI, InMemoryConnector
 from tests.makers import PROJECT, make_body, make_hand_off, make_job, make_payload
@@ -40,6 +42,7 @@ UNSEEN = {
     "submit_prompt": LAMBDAS_OWN | {"s3:ListBucket"},
     # Lambda itself calls the destination.
     "warm_instance": LAMBDAS_OWN | {"lambda:InvokeFunction"},
+    "jobs_api": LAMBDAS_OWN | {"s3:ListBucket"},
 }
 
 
@@ -368,6 +371,44 @@ def test_scale_fleets(stage: Stage, guard: Guard):
     }
     assert desired == {"comfyui-lip-sync": 1, "comfyui-pulid": 1, "comfyui-makeup": 2}
     check(stage, "scale_fleets", guard)
+
+
+def test_jobs_api(stage: Stage, guard: Guard):
+    """A job is sent, sent again, listed, shown, cancelled; a picture is converted; fleets shown."""
+    bucket, key = stage.deployment.names["ResultBucket"], "comfyui-results/kite.png"
+    stage.s3.put_object(Bucket=bucket, Key=key, Body=_PICTURE)
+    collected = stage.make_submitted(job_id="drawn").collect((key,))
+    stage.add_job(collected.close(JobState.SUCCEEDED, reply="{}", at=stage.now()))
+    sent = '{"positive_prompt": "a red kite", "job_id": "sent"}'
+    statuses = [
+        stage.call("jobs_api", make_event(method, url, body, headers), guard)["statusCode"]
+        for method, url, body, headers in (
+            ("POST", "/jobs", sent, {}),
+            ("POST", "/jobs", sent, {}),
+            ("GET", "/jobs?limit=1", None, {}),
+            ("GET", "/jobs/sent", None, {}),
+            ("GET", "/jobs/drawn/output", None, {"Accept": "image/webp"}),
+            ("GET", "/fleets", None, {}),
+            # finish_job, which would close it, is not called here.
+            ("DELETE", "/jobs/sent", None, {}),
+        )
+    ]
+    assert statuses == [202, 202, 200, 200, 200, 200, 409]
+    check(stage, "jobs_api", guard)
+
+
+def test_result_api(stage: Stage, guard: Guard):
+    asked = json.dumps({"GroupId": 1, "PhotoWorkflow": "flux-prompt", "PartialName": "x"})
+    event = make_balancer_event(
+        method="POST",
+        path="/api/comfyui/photo-result",
+        query="",
+        headers={},
+        body=asked.encode(),
+    )
+    answer = stage.call("result_api", event, guard)
+    assert json.loads(answer["body"])["key"] == "not_found"
+    check(stage, "result_api", guard)
 
 
 def _environment(stage: Stage, function: str) -> Mapping[str, str]:
