@@ -140,16 +140,19 @@ class AwaitPrompt:
                 )
                 return self._keep_head(awaited, head)
             watch.wait(self.poll_seconds)
-            if self.clock.monotonic() - noted_at >= PROGRESS_SECONDS:
-                noted_at = self.clock.monotonic()
-                job = self._note_progress(job, watch.progress)
+            job, noted_at = self._note_progress(job, watch.progress, noted_at)
 
-    def _note_progress(self, job: Job, progress: Progress | None) -> Job:
-        if not job.seen_running or progress is None or progress == job.progress:
-            return job
-        job = job.report_progress(progress)
-        self.jobs.save(job)
-        return job
+    def _note_progress(
+        self, job: Job, progress: Progress | None, noted_at: float
+    ) -> tuple[Job, float]:
+        """The job with its progress, and when that was last looked at, if it is time to."""
+        now = self.clock.monotonic()
+        if now - noted_at < PROGRESS_SECONDS:
+            return job, noted_at
+        if job.seen_running and progress is not None and progress != job.progress:
+            job = job.report_progress(progress)
+            self.jobs.save(job)
+        return job, now
 
     def _find(self, job: Job, comfyui: ComfyUI) -> Prompt:
         prompt = comfyui.find(job.prompt_id)
