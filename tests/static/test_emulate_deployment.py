@@ -7,7 +7,13 @@ from typing import Any
 
 import pytest
 
-from scripts.emulate_deployment import UNKNOWN_TYPES, find_faults, list_expected, write_known
+from scripts.emulate_deployment import (
+    UNKNOWN_TYPES,
+    find_faults,
+    is_known,
+    list_expected,
+    write_known,
+)
 from scripts.transform_template import read_template
 
 EXPECTED = {"InputQueue": "AWS::SQS::Queue", "CommonLayer": "AWS::Lambda::LayerVersion"}
@@ -66,3 +72,10 @@ def test_only_the_unknown_types_are_left_out(
     assert left_out == {"AWS::AutoScaling::WarmPool", "AWS::EC2::SecurityGroupIngress"}
     assert left_out <= UNKNOWN_TYPES
     assert list_expected(fleets_template).keys() == written.keys()
+
+
+def test_alarms_with_metric_math_are_left_out_and_no_others() -> None:
+    alarm = {"Type": "AWS::CloudWatch::Alarm", "Properties": {"MetricName": "Jobs"}}
+
+    assert is_known(alarm)
+    assert not is_known({**alarm, "Properties": {"Metrics": []}})
