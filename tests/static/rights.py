@@ -110,15 +110,11 @@ def _name_resource(service: str, params: Mapping[str, Any]) -> str:
             resource = f"arn:aws:sqs:{REGION}:" + ":".join(url.split("/")[-2:])
         case "sqs", {"QueueName": name, "QueueOwnerAWSAccountId": account}:
             resource = f"arn:aws:sqs:{REGION}:{account}:{name}"
-        case "s3", {"Bucket": bucket, "Key": key}:
-            resource = f"arn:aws:s3:::{bucket}/{key}"
         case "s3", {"Bucket": bucket}:
-            resource = f"arn:aws:s3:::{bucket}"
-        case "sns", {"TopicArn": arn}:
-            resource = arn
+            resource = "arn:aws:s3:::" + "/".join([bucket, *filter(None, [params.get("Key")])])
         case "lambda", {"FunctionName": name}:
             resource = f"arn:aws:lambda:{here}:function:{name}"
-        case "stepfunctions", {"stateMachineArn": arn} | {"executionArn": arn}:
+        case _, {"TopicArn": arn} | {"stateMachineArn": arn} | {"executionArn": arn}:
             resource = arn
         case "autoscaling", {"InstanceId": _}:
             # AWS looks the instance's group up.
