@@ -13,6 +13,7 @@ from functions.jobs_api import app
 from ml_service.adapters.pillow_images import PillowImageConverter
 from ml_service.domain.jobs import Job, JobState
 from ml_service.services.accept_job import AcceptJob
+from ml_service.services.ask_warm_up import AskWarmUp
 from ml_service.services.cancel_job import CancelJob
 from ml_service.services.drop_jobs import DropJobs
 from ml_service.services.finish_job import StepError
@@ -27,6 +28,7 @@ from tests.fakes import (
     InMemoryAdmission,
     InMemoryConversionQueues,
     InMemoryFleetStore,
+    InMemoryInstanceWarmer,
     InMemoryJobQueue,
     InMemoryJobStopper,
     InMemoryJobStore,
@@ -80,6 +82,7 @@ class ApiWorld:
     conversions: InMemoryConversionQueues = field(default_factory=InMemoryConversionQueues)
     results: InMemoryResultStore = field(default_factory=InMemoryResultStore)
     stopper: InMemoryJobStopper = field(default_factory=InMemoryJobStopper)
+    warmer: InMemoryInstanceWarmer = field(default_factory=InMemoryInstanceWarmer)
     clock: FakeClock = field(default_factory=FakeClock)
     queues: dict[str, InMemoryJobQueue] = field(
         default_factory=lambda: {name: InMemoryJobQueue() for name in FLEETS}
@@ -111,6 +114,7 @@ class ApiWorld:
             dropper=DropJobs(self.jobs, canceller),
             outputs=ReadOutput(reader, self.results, PillowImageConverter(), self.quality),
             fleets=ListFleets(FLEETS, self.queues, self.jobs, self.store),
+            warm_ups=AskWarmUp(self.store, self.warmer),
             debug_header=self.debug_header,
         )
 

@@ -30,6 +30,7 @@ from ml_service.domain.api_models import (
     JobView,
     Problem,
     PromptRequest,
+    WarmUpAnswer,
     WorkflowList,
     WorkflowRequest,
 )
@@ -185,6 +186,23 @@ def list_instances(fleet: str) -> InstanceList:
     """List instances with this stage's jobs on them."""
     api = make_jobs_api()
     return InstanceList(instances=api.fleets.list_instances(api.require_fleet(fleet)))
+
+
+@app.post(
+    "/fleets/<fleet>/instances/<instance_id>/warm-up",
+    status_code=202,
+    summary="Have an instance warmed up",
+    responses=_describe(WarmUpAnswer, 404, status=202),
+)
+def ask_warm_up(fleet: str, instance_id: str) -> WarmUpAnswer:
+    """Begin an instance's warm-up, unless it is over or at work."""
+    api = make_jobs_api()
+    began = api.warm_ups.ask(api.require_fleet(fleet), instance_id, now=api.clock.now())
+    logger.info(
+        "warm-up asked for",
+        extra={"fleet": fleet, "instance_id": instance_id, "has_begun": began},
+    )
+    return WarmUpAnswer(instance_id=instance_id, has_begun=began)
 
 
 @app.delete(

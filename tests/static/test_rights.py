@@ -379,6 +379,7 @@ def test_jobs_api(stage: Stage, guard: Guard):
     stage.s3.put_object(Bucket=bucket, Key=key, Body=_PICTURE)
     collected = stage.make_submitted(job_id="drawn").collect((key,))
     stage.add_job(collected.close(JobState.SUCCEEDED, reply="{}", at=stage.now()))
+    stage.add_instance("makeup", "i-cold")
     sent = '{"positive_prompt": "a red kite", "job_id": "sent"}'
     statuses = [
         stage.call("jobs_api", make_event(method, url, body, headers), guard)["statusCode"]
@@ -389,11 +390,12 @@ def test_jobs_api(stage: Stage, guard: Guard):
             ("GET", "/jobs/sent", None, {}),
             ("GET", "/jobs/drawn/output", None, {"Accept": "image/webp"}),
             ("GET", "/fleets", None, {}),
+            ("POST", "/fleets/makeup/instances/i-cold/warm-up", None, {}),
             # finish_job, which would close it, is not called here.
             ("DELETE", "/jobs/sent", None, {}),
         )
     ]
-    assert statuses == [202, 202, 200, 200, 200, 200, 409]
+    assert statuses == [202, 202, 200, 200, 200, 200, 202, 409]
     check(stage, "jobs_api", guard)
 
 

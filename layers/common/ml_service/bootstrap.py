@@ -23,6 +23,7 @@ from ml_service.adapters.workflow_files import load_catalog, load_warm_up
 from ml_service.domain.workflows import WorkflowCatalog
 from ml_service.services.accept_job import AcceptJob
 from ml_service.services.admit_jobs import AdmitJobs
+from ml_service.services.ask_warm_up import AskWarmUp
 from ml_service.services.await_prompt import AwaitPrompt
 from ml_service.services.cancel_job import CancelJob
 from ml_service.services.cancel_prompt import CancelPrompt
@@ -285,6 +286,9 @@ def make_jobs_api() -> JobsApi:
         dropper=DropJobs(jobs, canceller),
         outputs=ReadOutput(reader, results, PillowImageConverter(), settings.jpeg_quality),
         fleets=ListFleets(settings.fleets, task_queues, jobs, store),
+        warm_ups=AskWarmUp(
+            store, LambdaInstanceWarmer(_aws.functions, settings.warm_instance_function_name)
+        ),
         debug_header=settings.debug_header,
     )
 

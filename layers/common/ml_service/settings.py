@@ -170,6 +170,7 @@ class JobsApiSettings(Settings):
     input_buckets: Annotated[frozenset[str], BeforeValidator(_split)]
     admit_jobs_function_name: str
     finish_job_function_name: str
+    warm_instance_function_name: str
     jpeg_quality: int = Field(ge=0, le=95)
     debug_header: bool
 

@@ -86,3 +86,22 @@ def test_workflows_tell_their_inputs(api: ApiWorld):
 
 def test_health_tells_the_stage(api: ApiWorld):
     assert api.request("GET", "/health").json == {"status": "ok", "stage": "prod"}
+
+
+def test_a_cold_instance_is_warmed_up_once(api: ApiWorld):
+    api.store.instances["pulid", "i-a#1"] = make_instance(key="i-a#1", warmed_at=None)
+    answers = [api.request("POST", "/fleets/pulid/instances/i-a/warm-up") for _ in range(2)]
+    assert [answer.status for answer in answers] == [202, 202]
+    assert [answer.json["has_begun"] for answer in answers] == [True, False]
+    assert api.warmer.asked == [("pulid", "i-a#1")]
+
+
+def test_a_warm_instance_is_not_warmed_up_again(api: ApiWorld):
+    api.store.instances["pulid", "i-a#1"] = make_instance(key="i-a#1")
+    assert not api.request("POST", "/fleets/pulid/instances/i-a/warm-up").json["has_begun"]
+    assert api.warmer.asked == []
+
+
+def test_an_instance_that_there_is_not_cannot_be_warmed_up(api: ApiWorld):
+    answer = api.request("POST", "/fleets/pulid/instances/i-none/warm-up")
+    assert (answer.status, answer.json["code"]) == (404, "INSTANCE_NOT_FOUND")

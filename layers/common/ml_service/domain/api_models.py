@@ -176,6 +176,7 @@ class InstanceView(_Frozen):
 
     instance_id: str
     is_ready: bool
+    is_warm: bool
     prompts: int | None
     """All stages' in its queue at the last look; null if it did not answer."""
     jobs: tuple[QueuedJob, ...]
@@ -185,6 +186,14 @@ class InstanceList(_Frozen):
     """The instances of a fleet."""
 
     instances: tuple[InstanceView, ...]
+
+
+class WarmUpAnswer(_Frozen):
+    """What came of asking for an instance's warm-up."""
+
+    instance_id: str
+    has_begun: bool
+    """False if its warm-up is over, or at work already."""
 
 
 class DroppedJobs(_Frozen):

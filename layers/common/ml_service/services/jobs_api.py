@@ -9,6 +9,7 @@ from ml_service.domain.jobs import JobState
 from ml_service.domain.workflows import WorkflowCatalog
 from ml_service.ports import Clock
 from ml_service.services.accept_job import AcceptJob
+from ml_service.services.ask_warm_up import AskWarmUp
 from ml_service.services.cancel_job import CancelJob
 from ml_service.services.drop_jobs import DropJobs
 from ml_service.services.list_fleets import ListFleets
@@ -31,6 +32,7 @@ class JobsApi:
     dropper: DropJobs
     outputs: ReadOutput
     fleets: ListFleets
+    warm_ups: AskWarmUp
     debug_header: bool
 
     def require_fleet(self, name: str) -> str:

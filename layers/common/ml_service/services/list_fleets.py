@@ -43,6 +43,7 @@ class ListFleets:
         return InstanceView(
             instance_id=instance.instance_id,
             is_ready=instance.is_ready,
+            is_warm=instance.is_warm,
             prompts=instance.reading,
             jobs=tuple(job for job in found if job is not None),
         )
