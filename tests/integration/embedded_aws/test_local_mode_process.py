@@ -53,6 +53,8 @@ MEMBERS = {
     "fleet_table",
     "state_machine_arn",
     "fleets",
+    "jobs_api_url",
+    "result_api_url",
 }
 
 

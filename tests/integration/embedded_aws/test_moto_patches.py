@@ -62,6 +62,7 @@ def patched() -> dict[str, Any]:
                 message.sent_timestamp = (time.time() - age) * 1000
                 queue._messages.append(message)
             return sqs.get_queue_attributes("q", ["ApproximateAgeOfOldestMessage"])
+        retained = [is_retained(59), is_retained(61), counted]
         ages = [tell_age(), tell_age(5, 30)]
         definition = '{"StartAt": "A", "States": {"A": {"Type": "Succeed"}}}'
         parse = AmazonStateLanguageParser.parse
@@ -73,7 +74,7 @@ def patched() -> dict[str, Any]:
             "one list of actions": names(SQSBackend) is names(SQSBackend),
             "services": [services, hosts.cache_info().hits],
             "ages": ages,
-            "retained": [is_retained(59), is_retained(61), counted],
+            "retained": retained,
         }))
     """
     done = subprocess.run(
