@@ -35,7 +35,7 @@ local: setup ## Start local mode on port 4566
 
 .PHONY: test
 test: setup ## Run every test
-	$(BIN)/python -m pytest -q -n 3 --dist loadfile
+	$(BIN)/python -m pytest -q -n 2 --dist loadfile
 
 .PHONY: bench
 bench: setup ## Measure throughput and latency of the system itself

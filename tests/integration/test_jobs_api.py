@@ -128,6 +128,7 @@ def test_a_job_is_sent_once_shown_until_it_is_done_and_its_output_fetched(stages
     assert api.call("DELETE", f"jobs/{job_id}").status_code == 409
 
 
+@pytest.mark.long
 def test_cancelling_waiting_jobs_leaves_the_one_that_runs(stages: Stages):
     """dev has one slot: the first job takes it, the others wait on the task queue."""
     api = stages.dev

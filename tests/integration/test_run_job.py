@@ -293,6 +293,7 @@ def test_a_job_that_runs_out_of_memory_twice_is_given_up_with_the_reason(stage: 
     assert (job.failure.code, job.attempt) == ("ATTEMPTS_EXHAUSTED", 2)
 
 
+@pytest.mark.long
 def test_a_job_that_runs_out_of_memory_once_succeeds_on_its_second_try(stage: Stage):
     instance = stage.await_ready("pulid")
     stage.add_fault(instance.address, kind="oom")
@@ -359,6 +360,7 @@ def _make_queued_job() -> Job:
     )
 
 
+@pytest.mark.long
 def test_fault_39_more_prompts_than_twice_the_threshold_launch_an_instance_once_they_may(
     stage: Stage, monkeypatch: pytest.MonkeyPatch
 ):

@@ -20,7 +20,7 @@ from tests.integration.console.browser import IS_INSTALLED, running_browser
 
 FLEETS = ("lip-sync", "pulid", "makeup")
 HOSTILE = """<script>document.title='taken'</script><img src=x onerror=alert(1)>"&'"""
-FINAL_SECONDS = 20
+FINAL_SECONDS = 60
 
 
 class Site:

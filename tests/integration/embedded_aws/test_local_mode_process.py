@@ -197,6 +197,7 @@ def test_a_kill_takes_all_processes_and_the_next_local_mode_says_what_was_lost(
     assert list(local_mode.marks.iterdir()) == []
 
 
+@pytest.mark.long
 def test_local_mode_ends_with_the_process_that_started_it(local_mode: LocalMode) -> None:
     starter = [
         sys.executable,
