@@ -1,11 +1,12 @@
 """Forks functions' processes: ``python -m local.aws.fork_server CLIENT``.
 
-It has loaded what every function needs from the Lambda runtime and from the dependency layer, so a
-process costs a tenth of one that begins with an empty interpreter. The functions' own code is
-loaded in their own processes.
+It has loaded what every function needs from the Lambda runtime, and the layers of those that it was
+asked for, so a process costs a tenth of one that begins with an empty interpreter. The functions'
+own code is loaded in their own processes.
 
-One JSON object a line. In: ``{"id", "handler", "folder", "environment", "log"}`` asks for a process
-(``log`` null: standard error), ``{"kill": id}`` for the end of one and of all that it has started.
+One JSON object a line. In: ``{"id", "handler", "folder", "layers", "environment", "log"}`` asks for
+a process (``log`` null: standard error), ``{"kill": id}`` for the end of one and of all that it has
+started.
 Out: ``{"id", "status"}`` when one has ended, the status negative for a signal. With the end of the
 input the server ends, and its processes with it.
 """
@@ -15,6 +16,7 @@ import gc
 import importlib
 import json
 import os
+import pkgutil
 import selectors
 import signal
 import sys
@@ -49,6 +51,7 @@ class ForkServer:
         """Take who speaks to the Runtime API in the processes."""
         self._client = client
         self._pids: dict[int, int] = {}  # by the id that the asker gave
+        self._layers: dict[str, set[str]] = {}  # the modules that were loaded from each
         self._ended = os.pipe()
 
     def serve(self) -> None:
@@ -78,6 +81,9 @@ class ForkServer:
             if order["kill"] in self._pids:
                 os.killpg(self._pids[order["kill"]], signal.SIGKILL)
             return
+        for folder in order["layers"]:
+            if folder not in self._layers:
+                self._layers[folder] = _load_layer(folder)
         pid = os.fork()
         if pid == 0:
             self._become(order)
@@ -94,6 +100,7 @@ class ForkServer:
             signal.signal(signal.SIGCHLD, signal.SIG_DFL)
             for end in self._ended:
                 os.close(end)
+            self._forget_layers_but(order["layers"])
             _redirect(order["log"])
             os.chdir(order["folder"])
             os.environ.clear()
@@ -111,6 +118,12 @@ class ForkServer:
             sys.stderr.flush()
             os._exit(status)
 
+    def _forget_layers_but(self, folders: list[str]) -> None:
+        """A function has its own layers and no other."""
+        own = {name for folder in folders for name in self._layers[folder]}
+        for name in {name for names in self._layers.values() for name in names} - own:
+            del sys.modules[name]
+
     def _bury(self) -> None:
         for process_id, pid in list(self._pids.items()):
             ended, status = os.waitpid(pid, os.WNOHANG)
@@ -123,6 +136,28 @@ class ForkServer:
     def _end(self) -> None:
         for pid in self._pids.values():
             os.killpg(pid, signal.SIGKILL)
+
+
+def _load_layer(folder: str) -> set[str]:
+    """Load every module of a layer's packages; gives what was loaded of it.
+
+    A module that cannot be loaded is the affair of the function that needs it.
+    """
+    before = set(sys.modules)
+    sys.path.insert(0, folder)
+    try:
+        for module in pkgutil.walk_packages([folder], onerror=lambda _: None):
+            with contextlib.suppress(Exception):
+                importlib.import_module(module.name)
+    finally:
+        sys.path.remove(folder)
+    gc.collect()
+    gc.freeze()
+    return {
+        name
+        for name in set(sys.modules) - before
+        if str(getattr(sys.modules[name], "__file__", None)).startswith(folder + os.sep)
+    }
 
 
 def _redirect(log: str | None) -> None:

@@ -409,6 +409,7 @@ class _Worker:
             WorkerOrder(
                 handler=self._config.handler,
                 folder=self._config.code_folder,
+                layers=self._config.layer_folders,
                 environment=self._start.process_environment(f"127.0.0.1:{port}"),
                 log_path=self._start.log_path,
             )

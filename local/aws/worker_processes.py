@@ -19,6 +19,7 @@ class WorkerOrder:
 
     handler: str
     folder: Path
+    layers: tuple[Path, ...]
     environment: Mapping[str, str]
     log_path: Path | None
     """None: this process's standard error."""
@@ -120,6 +121,7 @@ class ForkedProcesses:
                 "id": process.process_id,
                 "handler": order.handler,
                 "folder": str(order.folder),
+                "layers": [str(layer) for layer in order.layers],
                 "environment": dict(order.environment),
                 "log": None if order.log_path is None else str(order.log_path),
             }

@@ -58,6 +58,9 @@ class Functions:
             runtime.add_function(
                 replace(MISBEHAVE, name="broken", handler="no_such_module.handler")
             )
+            in_layer = replace(MISBEHAVE, name="in-layer", handler="sample_shared.absent")
+            runtime.add_function(in_layer)
+            runtime.add_function(replace(in_layer, name="without-layer", layer_folders=()))
             try:
                 return await use(runtime)
             finally:
@@ -104,6 +107,14 @@ def test_an_error_keeps_its_type_text_and_trace_and_is_logged(functions: Functio
     assert len(error["stackTrace"]) == 1
     assert "misbehave/app.py" in error["stackTrace"][0]
     assert "OddError: as asked" in functions.log()
+
+
+def test_a_function_has_its_own_layers_and_no_other(functions: Functions) -> None:
+    async def use(runtime: LambdaRuntime) -> list[str]:
+        results = [await runtime.invoke(n, b"{}", n) for n in ("in-layer", "without-layer")]
+        return [json.loads(result.payload)["errorType"] for result in results]
+
+    assert functions.run(use) == ["Runtime.HandlerNotFound", "Runtime.ImportModuleError"]
 
 
 @pytest.mark.parametrize(
