@@ -5,7 +5,7 @@ import time
 from collections import Counter
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from dataclasses import dataclass, field
 from enum import StrEnum
 from threading import Event
@@ -147,7 +147,8 @@ class Saboteur:
             self._end_zombie(instance_id)
         for instance_id in self.watch.present:
             if self.watch.look_at(instance_id):
-                self.watch.call(instance_id, "DELETE", f"{ADMIN_PREFIX}/faults")
+                with suppress(requests.RequestException):  # It has gone since that look.
+                    self.watch.call(instance_id, "DELETE", f"{ADMIN_PREFIX}/faults")
 
     def _strike_instance(self, harm: Callable[[str], None]) -> bool:
         able = [i for i in sorted(self.watch.present) if i not in self._zombies]
@@ -157,7 +158,10 @@ class Saboteur:
         if victim is None:
             return False
         self.harmed.add(victim)
-        harm(victim)
+        try:
+            harm(victim)
+        except requests.RequestException:
+            return False  # It has gone since that look.
         return True
 
     def _terminate(self, instance_id: str) -> None:
