@@ -1,10 +1,9 @@
 """The demonstration: one job of every subject through the whole system, each result opened."""
 
 import time
-import uuid
 from collections.abc import Callable, Mapping, Sequence
 from contextlib import ExitStack
-from datetime import UTC, datetime
+from datetime import datetime
 from pathlib import Path
 
 from rich.console import Console
@@ -14,7 +13,7 @@ from rich.table import Table
 from local.backend import Backend, Reply
 from local.media_check import MediaCheckError
 from local.result_check import ResultFile, check_result
-from local.sample_jobs import SampleJob, make_color, make_sample_job
+from local.sample_jobs import SampleJob, make_color, prepare_sample_job
 from local.start_local_mode import running_local_mode
 from local.terminal import open_terminal
 from ml_service.adapters.workflow_files import load_catalog
@@ -51,16 +50,7 @@ def send_sample_jobs(backend: Backend) -> list[SampleJob]:
     catalog = list(load_catalog(_PROJECT / "workflows"))
     workflows = {subject: w for w in reversed(catalog) for subject in w.subjects}
     jobs = [
-        make_sample_job(
-            workflow,
-            job_id=str(uuid.uuid4()),
-            partial_name=str(uuid.uuid4()),
-            bucket=backend.ready["input_bucket"],
-            stage=backend.ready["stage"],
-            at=datetime.now(UTC),
-            color=make_color(number, len(workflows)),
-            put_input=backend.put_input,
-        )
+        prepare_sample_job(backend, workflow, make_color(number, len(workflows)))
         for number, workflow in enumerate(workflows.values())
     ]
     for job in jobs:

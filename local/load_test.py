@@ -1,12 +1,10 @@
 """The load test: many sample jobs at once, each answer timed and each result held to its input."""
 
 import time
-import uuid
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from concurrent.futures import Future, ThreadPoolExecutor
 from contextlib import contextmanager
 from dataclasses import dataclass
-from datetime import UTC, datetime
 from pathlib import Path
 from threading import BoundedSemaphore, Event
 
@@ -28,7 +26,7 @@ from local.load_summary import (
 )
 from local.media_check import MediaCheckError
 from local.result_check import check_result
-from local.sample_jobs import SampleJob, make_color, make_sample_job
+from local.sample_jobs import SampleJob, make_color, prepare_sample_job
 from local.terminal import open_terminal
 from ml_service.adapters.workflow_files import load_catalog
 from ml_service.domain.manifests import Workflow
@@ -236,15 +234,8 @@ def prepare_jobs(
     """Make every job and store its inputs, so that only messages are sent under the clock."""
 
     def make(number: int) -> SampleJob:
-        return make_sample_job(
-            workflows[number % len(workflows)],
-            job_id=str(uuid.uuid4()),
-            partial_name=str(uuid.uuid4()),
-            bucket=backend.ready["input_bucket"],
-            stage=backend.ready["stage"],
-            at=datetime.now(UTC),
-            color=_choose_color(number),
-            put_input=backend.put_input,
+        return prepare_sample_job(
+            backend, workflows[number % len(workflows)], _choose_color(number)
         )
 
     jobs = []

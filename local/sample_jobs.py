@@ -1,11 +1,13 @@
 """One valid message for any workflow, with inputs to match, made from its manifest."""
 
 import colorsys
+import uuid
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
-from datetime import datetime
+from datetime import UTC, datetime
 from typing import TypeAlias
 
+from local.backend import Backend
 from local.job_messages import make_message
 from local.sample_media import make_audio, make_image, make_video
 from ml_service.domain.input_values import ValueInput
@@ -47,6 +49,20 @@ def make_color(number: int, of: int) -> Color:
     """A colour that no other number has."""
     red, green, blue = colorsys.hsv_to_rgb(number / of, 0.75, 0.85)
     return round(red * 255), round(green * 255), round(blue * 255)
+
+
+def prepare_sample_job(backend: Backend, workflow: Workflow, color: Color) -> SampleJob:
+    """Make a message for a stage, under new ids, and store its inputs there."""
+    return make_sample_job(
+        workflow,
+        job_id=str(uuid.uuid4()),
+        partial_name=str(uuid.uuid4()),
+        bucket=backend.ready["input_bucket"],
+        stage=backend.ready["stage"],
+        at=datetime.now(UTC),
+        color=color,
+        put_input=backend.put_input,
+    )
 
 
 def make_sample_job(

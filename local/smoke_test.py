@@ -2,10 +2,9 @@
 
 import json
 import time
-import uuid
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
-from datetime import UTC, datetime, timedelta
+from datetime import timedelta
 from typing import Any
 
 import boto3
@@ -17,7 +16,7 @@ from local.load_test import choose_workflows
 from local.media_check import MediaCheckError
 from local.read_decisions import list_decisions
 from local.result_check import check_result
-from local.sample_jobs import SampleJob, make_color, make_sample_job
+from local.sample_jobs import SampleJob, make_color, prepare_sample_job
 from local.terminal import open_terminal
 from ml_service.domain.jobs import Job
 
@@ -47,16 +46,7 @@ def run_smoke(target: Target, *, workflow: str, timeout_seconds: float) -> int:
     (chosen,) = choose_workflows([workflow])
     console = open_terminal()
     with opened_backend(target) as backend:
-        job = make_sample_job(
-            chosen,
-            job_id=str(uuid.uuid4()),
-            partial_name=str(uuid.uuid4()),
-            bucket=backend.ready["input_bucket"],
-            stage=backend.ready["stage"],
-            at=datetime.now(UTC),
-            color=make_color(1, 3),
-            put_input=backend.put_input,
-        )
+        job = prepare_sample_job(backend, chosen, make_color(1, 3))
         message_id = backend.send(job.body)
         console.print(f"Job {job.job_id} is on the input queue.", highlight=False)
         with console.status("Following it"):

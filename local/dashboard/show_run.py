@@ -5,10 +5,9 @@ import random
 import shutil
 import tempfile
 import time
-import uuid
 from collections.abc import Iterator, Sequence
 from dataclasses import asdict
-from datetime import UTC, datetime
+from datetime import datetime
 from pathlib import Path
 from typing import Any, Final
 
@@ -22,7 +21,7 @@ from local.dashboard.read_widgets import Span
 from local.list_alarms import list_alarms
 from local.local_deployment import LocalDeployment
 from local.local_mode import FLEETS, WORKFLOWS, LocalOptions, deploy_ml_service
-from local.sample_jobs import make_color, make_sample_job
+from local.sample_jobs import make_color, prepare_sample_job
 from ml_service.adapters.workflow_files import load_catalog
 
 SPEED: Final = 6.0
@@ -78,16 +77,7 @@ def _send_jobs(running: RunningAws[LocalDeployment], *, until: float) -> None:
 
 
 def _send(backend: Backend, workflow: Any, dice: random.Random) -> None:
-    job = make_sample_job(
-        workflow,
-        job_id=str(uuid.uuid4()),
-        partial_name=str(uuid.uuid4()),
-        bucket=backend.ready["input_bucket"],
-        stage=backend.ready["stage"],
-        at=datetime.now(UTC),
-        color=make_color(dice.randrange(_COLORS), _COLORS),
-        put_input=backend.put_input,
-    )
+    job = prepare_sample_job(backend, workflow, make_color(dice.randrange(_COLORS), _COLORS))
     backend.send(job.body)
 
 
