@@ -12,6 +12,7 @@ import os
 import signal
 import sys
 import tempfile
+import threading
 from collections import deque
 from collections.abc import Mapping, Sequence
 from dataclasses import asdict, dataclass, field
@@ -58,6 +59,7 @@ _PARENT_LOOK_SECONDS: Final = 0.5
 _MARK_SECONDS: Final = 3.0
 # A stop takes less than a second; a program that hangs is ended by force before five are over.
 _STOP_SECONDS: Final = 4.0
+_LAST_SECONDS: Final = 0.5
 # moto has this image from the start; nothing is ever booted from it.
 _IMAGE_ID: Final = "ami-12c6146b"
 
@@ -102,10 +104,13 @@ def run_local(options: LocalOptions) -> int:
     logging.getLogger("local").setLevel(options.log_level.upper())
     with tempfile.TemporaryDirectory(prefix="ml-service-") as run_folder:
         try:
-            return asyncio.run(_serve(options, Path(run_folder)))
+            status = asyncio.run(_serve(options, Path(run_folder)))
         except EmbeddedAwsError as error:
             sys.stderr.write(f"ml-service local: {error}\n")
             return 1
+    # All is cleaned up; threads that wait for an answer of what has ended hold nobody up.
+    _exit_after(_LAST_SECONDS, status)
+    return status
 
 
 async def deploy_ml_service(
@@ -300,7 +305,7 @@ async def _serve(options: LocalOptions, run_folder: Path) -> int:
             await ending
         return 0
     finally:
-        loop.call_later(_STOP_SECONDS, os._exit, 1)
+        _exit_after(_STOP_SECONDS, 1)
         parent_watch.cancel()
         ending.cancel()
         serving.cancel()
@@ -312,6 +317,12 @@ async def _serve(options: LocalOptions, run_folder: Path) -> int:
             await aws.stop()
         if marker is not None:
             marker.end()
+
+
+def _exit_after(seconds: float, status: int) -> None:
+    timer = threading.Timer(seconds, os._exit, (status,))
+    timer.daemon = True
+    timer.start()
 
 
 async def _bring_up(

@@ -189,7 +189,7 @@ def test_a_kill_takes_all_processes_and_the_next_local_mode_says_what_was_lost(
         assert not left.exists()
         assert '"open_jobs":0' in local_mode.read_mark()
         process.send_signal(signal.SIGINT)
-        output, _ = process.communicate(timeout=5)
+        output, _ = process.communicate(timeout=START_SECONDS)
         assert process.returncode == 0
     assert f"The last local mode on port {local_mode.port}" in output
     assert "was killed" in output

@@ -164,13 +164,15 @@ def test_an_interrupt_takes_effect_only_at_the_next_step(tmp_path: Path) -> None
     with running_simulator(tmp_path, prompt_seconds=0.2) as server:
         client = SimulatorClient(server.url)
         server.add_fault("hang", seconds=0.8)
-        prompt_id = client.submit(picture_graph())
-        client.await_running(prompt_id)
-        started = time.monotonic()
+        with client.events("me") as events:
+            started = time.monotonic()
+            prompt_id = client.submit(picture_graph(), client_id="me")
+            while events.read()["type"] != "execution_start":
+                pass
         client.post("/interrupt", {"prompt_id": prompt_id})
         entry = client.await_history(prompt_id)
 
-    assert 0.5 < time.monotonic() - started < 6
+    assert time.monotonic() - started > 0.8  # The hang began after the prompt was posted.
     assert entry["status"]["messages"][-1][0] == "execution_interrupted"
 
 
