@@ -118,8 +118,8 @@ def test_fault_18_a_restart_is_seen_as_a_loss_within_one_poll(server: RunningSim
     started = time.monotonic()
     awaited = bench.await_prompt(prompt_id)
     assert (awaited.status, awaited.stall) == (AwaitStatus.LOST, None)
-    # The prompt dies half way, and an unknown one is looked for during one second.
-    assert time.monotonic() - started < 0.3 + 0.3 + 1.0 + 0.5
+    # Half a prompt, a poll, one second of looking for what is unknown; the rest is slack.
+    assert time.monotonic() - started < 5
 
 
 def test_a_zombie_is_known_by_its_prompt_that_never_ends(server: RunningSimulator):

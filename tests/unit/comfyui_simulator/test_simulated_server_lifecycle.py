@@ -97,4 +97,4 @@ def test_stopping_closes_open_websockets(tmp_path: Path) -> None:
             started = time.monotonic()
 
         # The clients do not even answer the closing of their connection.
-        assert time.monotonic() - started < 2
+        assert time.monotonic() - started < 5
