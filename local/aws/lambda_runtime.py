@@ -292,7 +292,9 @@ class _FunctionPool:
         try:
             if self._idle:
                 # The one used last, so that the others' memory can be paged out.
-                self._idle.pop()[1].set_result(invocation)
+                worker, work = self._idle.pop()
+                worker.begin(invocation)
+                work.set_result(invocation)
             else:
                 self._pending.append(invocation)
                 self._grow()
@@ -315,8 +317,13 @@ class _FunctionPool:
 
     async def next_invocation(self, worker: "_Worker") -> _Invocation:
         """Wait for work for a process that has none."""
+        if worker not in self._workers:
+            # It was killed while it asked: what it is given now would never be answered.
+            raise web.HTTPGone
         if self._pending:
-            return self._pending.popleft()
+            invocation = self._pending.popleft()
+            worker.begin(invocation)
+            return invocation
         work: asyncio.Future[_Invocation] = asyncio.get_running_loop().create_future()
         self._idle.append((worker, work))
         return await work
@@ -423,6 +430,12 @@ class _Worker:
                 "Sandbox.Timedout", f"Init did not end within {_INIT_SECONDS} seconds"
             )
 
+    def begin(self, invocation: _Invocation) -> None:
+        """Take the responsibility for a call, which ends with the process at the latest."""
+        timeout = self._config.timeout_seconds
+        self._current = invocation
+        self._timer = asyncio.get_running_loop().call_later(timeout, self._time_out, invocation)
+
     @property
     def is_working(self) -> bool:
         """Whether the process is in a call."""
@@ -469,15 +482,13 @@ class _Worker:
         if not self._init.done():
             self._init.set_result(None)
         invocation = await self._pool.next_invocation(self)
-        timeout = self._config.timeout_seconds
-        self._current = invocation
-        self._timer = asyncio.get_running_loop().call_later(timeout, self._time_out, invocation)
+        deadline = time.time() + self._config.timeout_seconds
         return web.Response(
             body=invocation.payload,
             content_type="application/json",
             headers={
                 "Lambda-Runtime-Aws-Request-Id": invocation.request_id,
-                "Lambda-Runtime-Deadline-Ms": str(int((time.time() + timeout) * 1000)),
+                "Lambda-Runtime-Deadline-Ms": str(int(deadline * 1000)),
                 "Lambda-Runtime-Invoked-Function-Arn": self._config.arn,
             },
         )

@@ -29,6 +29,8 @@ class JobEvidence:
     record: Job | None
     """None: the job was never accepted."""
     runs: Sequence[GpuRun] = ()
+    step_errors: Sequence[str] = ()
+    """What its last execution's steps failed with, in order, as "Submit Prompt: OddError"."""
 
 
 @dataclass(frozen=True)
@@ -114,7 +116,11 @@ def _find_unexplained(job: JobEvidence, record: Job, faulted: Set[str]) -> Itera
     if record.failure is not None:
         explains = _EXPLANATIONS.get(record.failure.code)
         if explains is None or not explains(job, record):
-            yield f"Job {job.job_id} failed with {record.failure.code}, which nothing explains."
+            steps = f" ({'; '.join(job.step_errors)})" if job.step_errors else ""
+            yield (
+                f"Job {job.job_id} failed with {record.failure.code}, which nothing explains"
+                f"{steps}."
+            )
 
 
 def _find_broken_fleets(evidence: ChaosEvidence) -> Iterator[str]:

@@ -162,6 +162,7 @@ def _gather_evidence(watch: StageWatch, run: LoadRun, saboteur: Saboteur) -> Cha
             watch.backend.find_record(job.job_id, run.message_ids.get(job.partial_name, "")),
             stage=stage,
             runs=runs,
+            watch=watch,
         )
         for job in run.jobs
     ]
@@ -193,6 +194,7 @@ def _gather_job(
     *,
     stage: str,
     runs: dict[str, list[GpuRun]],
+    watch: StageWatch,
 ) -> JobEvidence:
     attempts = range(1, record.attempt + 1) if record else ()
     prompt_ids = [make_prompt_id(stage=stage, job_id=job_id, attempt=n) for n in attempts]
@@ -201,6 +203,7 @@ def _gather_job(
         [json.dumps([reply.succeeded, dict(reply.data)], sort_keys=True) for reply in replies],
         record,
         [run for prompt_id in prompt_ids for run in runs.get(prompt_id, [])],
+        watch.list_step_errors(job_id, record.run) if record and record.failure else (),
     )
 
 

@@ -2,6 +2,7 @@
 
 from collections.abc import Mapping
 from dataclasses import dataclass, field
+from typing import Any, cast
 
 import requests
 
@@ -75,6 +76,28 @@ class StageWatch:
         answer = requests.request(method, url, json=body, timeout=_ANSWER_SECONDS)
         answer.raise_for_status()
         return answer
+
+    def list_step_errors(self, job_id: str, run: int) -> list[str]:
+        """What the steps of a job's execution failed with, in order, as "Submit Prompt: OddError".
+
+        Empty if there was no such execution.
+        """
+        states = self.aws.stepfunctions
+        machine = self.backend.ready["state_machine_arn"]
+        arn = f"{machine.replace(':stateMachine:', ':execution:')}:{job_id}-{run}"
+        errors, step = [], ""
+        try:
+            for page in states.get_paginator("get_execution_history").paginate(executionArn=arn):
+                for event in cast(list[dict[str, Any]], page["events"]):
+                    kinds = (key for key in event if key.endswith("Details"))
+                    details = event.get(next(kinds, ""), {})
+                    if event["type"].endswith("StateEntered"):
+                        step = details["name"]
+                    elif "error" in details:
+                        errors.append(f"{step}: {details['error']}")
+        except states.exceptions.ExecutionDoesNotExist:
+            return []
+        return errors
 
     def read_slots(self) -> dict[str, frozenset[str]]:
         """Ids of the jobs that have a slot now, by instance key."""

@@ -72,8 +72,12 @@ def test_a_sound_run_breaks_nothing_and_is_counted():
             "gave up instance i-sound, with which nothing was wrong",
         ),
         (
-            replace(SOUND, record=make_failed("INTERNAL_ERROR")),
-            "failed with INTERNAL_ERROR, which nothing explains",
+            replace(
+                SOUND,
+                record=make_failed("INTERNAL_ERROR"),
+                step_errors=["Collect Outputs: Runtime.ExitError"],
+            ),
+            "INTERNAL_ERROR, which nothing explains (Collect Outputs: Runtime.ExitError).",
         ),
         (
             replace(SOUND, record=make_failed("DEADLINE_EXCEEDED")),

@@ -11,6 +11,7 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+from aiohttp import web
 
 from local.aws.lambda_runtime import (
     FunctionConfig,
@@ -222,6 +223,22 @@ def test_a_process_can_be_killed_in_the_middle_of_a_call_and_only_then(
     assert result.failed
     assert json.loads(result.payload)["errorType"] == "Runtime.ExitError"
     assert killed_when_idle is None
+
+
+def test_a_process_that_was_killed_while_it_asked_for_work_gets_none(functions: Functions) -> None:
+    async def use(runtime: LambdaRuntime) -> InvocationResult:
+        await runtime.invoke("misbehave", b"{}", "first")
+        pool = runtime._pools["misbehave"]
+        while not pool._idle:
+            await asyncio.sleep(0.01)
+        worker, _ = pool._idle[0]
+        await worker.stop()
+        # Its request was on the way when it died.
+        with pytest.raises(web.HTTPGone):
+            await asyncio.wait_for(pool.next_invocation(worker), 2)
+        return await runtime.invoke("misbehave", b'{"still": "there"}', "second")
+
+    assert json.loads(functions.run(use).payload) == {"still": "there"}
 
 
 def test_the_environment_is_built_from_nothing(functions: Functions) -> None:
