@@ -2,18 +2,16 @@
 
 from typing import Any
 
-from aws_lambda_powertools import Logger, Metrics
-from aws_lambda_powertools.metrics import MetricUnit
+from aws_lambda_powertools import Logger
 from aws_lambda_powertools.utilities.typing import LambdaContext
 
+from ml_service.adapters.embedded_metrics import report_values
 from ml_service.bootstrap import make_admit_jobs
 
 logger = Logger()
-metrics = Metrics()
 
 
 @logger.inject_lambda_context
-@metrics.log_metrics
 def handler(event: dict[str, Any], context: LambdaContext) -> None:
     """Admit jobs of the fleet that the event is about, or of all fleets on a tick."""
     service = make_admit_jobs()
@@ -33,7 +31,7 @@ def handler(event: dict[str, Any], context: LambdaContext) -> None:
             continue
         if not report.ready_instances:
             logger.warning("no instance is ready", extra={"fleet": name})
-            metrics.add_metric("NoCapacity", MetricUnit.Count, 1)
+            report_values({"NoCapacity": 1})
         logger.info(
             "fleet admitted",
             extra={
@@ -43,5 +41,9 @@ def handler(event: dict[str, Any], context: LambdaContext) -> None:
                 **{status.lower(): count for status, count in report.counts.items()},
             },
         )
-        for status, count in report.counts.items():
-            metrics.add_metric(f"Jobs{status.title()}", MetricUnit.Count, count)
+        if report.counts:
+            report_values({_name_metric(it): count for it, count in report.counts.items()})
+
+
+def _name_metric(status: str) -> str:
+    return f"Jobs{status.title().replace('_', '')}"

@@ -2,19 +2,17 @@
 
 from typing import Any
 
-from aws_lambda_powertools import Logger, Metrics
-from aws_lambda_powertools.metrics import MetricUnit
+from aws_lambda_powertools import Logger
 from aws_lambda_powertools.utilities.typing import LambdaContext
 
+from ml_service.adapters.embedded_metrics import report_values
 from ml_service.bootstrap import make_choose_instance, make_clock
 from ml_service.services.choose_instance import WAIT_SECONDS
 
 logger = Logger()
-metrics = Metrics()
 
 
 @logger.inject_lambda_context
-@metrics.log_metrics
 def handler(event: dict[str, Any], context: LambdaContext) -> dict[str, Any]:
     """Make sure that the job has a slot."""
     choice = make_choose_instance().choose(event["job_id"], now=make_clock().now())
@@ -33,5 +31,5 @@ def handler(event: dict[str, Any], context: LambdaContext) -> dict[str, Any]:
         logger.error(
             "instance quarantined", extra={"fleet": job.fleet, "instance": choice.quarantined}
         )
-        metrics.add_metric("InstancesQuarantined", MetricUnit.Count, 1)
+        report_values({"InstancesQuarantined": 1})
     return {"status": choice.status, "wait_seconds": WAIT_SECONDS}

@@ -222,8 +222,7 @@ class LambdaRuntime:
                 return
             if not waits:
                 _log.error(
-                    "An asynchronous invocation failed for good",
-                    extra={"function": pool.config.name, "request_id": request_id},
+                    "%s failed for good, called asynchronously (%s)", pool.config.name, request_id
                 )
                 return
             await asyncio.sleep(self._clock.real_seconds(waits.pop(0)))

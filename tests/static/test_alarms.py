@@ -27,7 +27,7 @@ _ONLY_FOR_QUESTIONS = {
     "HandOffsRefused": "the sender's fault, who is told",
     "JobsAdmitted": "in between; ActiveJobs tells",
     "JobsOrphaned": "they come to the dead-letter queue, which has an alarm",
-    "JobsPut_Back": "a race that was lost, and no harm",
+    "JobsPutBack": "a race that was lost, and no harm",
     "JobsRepeated": "no harm",
     "MessagesForwarded": "in between; WaitingJobs tells",
     "MessagesRepeated": "no harm",

@@ -34,7 +34,7 @@ MISBEHAVE = FunctionConfig(
     code_folder=SAMPLE_APP / "functions" / "misbehave",
     layer_folders=(SAMPLE_APP / "layers" / "shared",),
     environment={"COLOUR": "red"},
-    timeout_seconds=1,
+    timeout_seconds=20,
     memory_mb=128,
     reserved_concurrency=2,
 )
@@ -56,6 +56,7 @@ class Functions:
                 client=self._client,
             )
             runtime.add_function(MISBEHAVE)
+            runtime.add_function(replace(MISBEHAVE, name="hasty", timeout_seconds=1))
             runtime.add_function(
                 replace(MISBEHAVE, name="broken", handler="no_such_module.handler")
             )
@@ -89,7 +90,7 @@ def test_a_handler_gets_the_event_and_the_context(functions: Functions) -> None:
     result = functions.call({"do": "context"})
     answer = json.loads(result.payload)
     assert not result.failed
-    assert 0 < answer.pop("remaining_ms") <= 1000
+    assert 0 < answer.pop("remaining_ms") <= 20_000
     assert answer == {
         "request_id": "id-1",
         "arn": MISBEHAVE.arn,
@@ -147,7 +148,7 @@ def test_a_timeout_kills_the_process_with_its_children(
 ) -> None:
     child_file = tmp_path / "child"
     began = time.monotonic()
-    result = functions.call({"do": "hang", "file": str(child_file)})
+    result = functions.call({"do": "hang", "file": str(child_file)}, name="hasty")
     assert result.failed
     assert json.loads(result.payload)["errorType"] == "Sandbox.Timedout"
     assert "timed out after 1.00 seconds" in json.loads(result.payload)["errorMessage"]
@@ -160,7 +161,7 @@ def test_after_a_timeout_the_next_call_gets_a_new_process(functions: Functions) 
     async def use(runtime: LambdaRuntime) -> list[InvocationResult]:
         calls = [{"do": "exit"}, {"do": "sleep", "seconds": 5}, {"still": "there"}]
         return [
-            await runtime.invoke("misbehave", json.dumps(call).encode(), str(number))
+            await runtime.invoke("hasty", json.dumps(call).encode(), str(number))
             for number, call in enumerate(calls)
         ]
 
