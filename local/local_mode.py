@@ -94,7 +94,7 @@ class LocalOptions:
 def run_local(options: LocalOptions) -> int:
     """Run local mode until a signal or the end of the parent; give the exit status.
 
-    The signals are SIGINT, SIGTERM and SIGHUP.
+    The signals are SIGINT, SIGTERM and SIGHUP. After them the caller's process ends in any case.
     """
     # A profile, Region or endpoint of the user's own has no meaning here, and could end it.
     for name in [name for name in os.environ if name.startswith("AWS_")]:
@@ -109,7 +109,9 @@ def run_local(options: LocalOptions) -> int:
             sys.stderr.write(f"ml-service local: {error}\n")
             return 1
     # All is cleaned up; threads that wait for an answer of what has ended hold nobody up.
-    _exit_after(_LAST_SECONDS, status)
+    last = threading.Timer(_LAST_SECONDS, os._exit, (status,))
+    last.daemon = True
+    last.start()
     return status
 
 
@@ -305,7 +307,7 @@ async def _serve(options: LocalOptions, run_folder: Path) -> int:
             await ending
         return 0
     finally:
-        _exit_after(_STOP_SECONDS, 1)
+        loop.call_later(_STOP_SECONDS, os._exit, 1)
         parent_watch.cancel()
         ending.cancel()
         serving.cancel()
@@ -317,12 +319,6 @@ async def _serve(options: LocalOptions, run_folder: Path) -> int:
             await aws.stop()
         if marker is not None:
             marker.end()
-
-
-def _exit_after(seconds: float, status: int) -> None:
-    timer = threading.Timer(seconds, os._exit, (status,))
-    timer.daemon = True
-    timer.start()
 
 
 async def _bring_up(
