@@ -33,9 +33,10 @@ demo: setup ## Run one job of every subject through the whole system, on this ma
 local: setup ## Start local mode on port 4566
 	@$(BIN)/ml-service local
 
+# In the order of their names, the files with long tests come first, and the workers end together.
 .PHONY: test
 test: setup ## Run every test
-	$(BIN)/python -m pytest -q -n 2 --dist loadfile
+	$(BIN)/python -m pytest -q -n 2 --dist loadfile --no-loadscope-reorder
 
 .PHONY: bench
 bench: setup ## Measure throughput and latency of the system itself

@@ -225,7 +225,6 @@ def test_fault_25_without_a_healthy_instance_jobs_wait_in_the_queue_and_go_on_by
     finish(stage)
 
 
-@pytest.mark.filterwarnings("ignore:No application metrics to publish")
 @pytest.mark.parametrize(("ready", "is_told"), [(0, True), (1, False)])
 def test_fault_25_the_lack_of_instances_is_a_metric(
     monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str], ready: int, is_told: bool
@@ -240,7 +239,7 @@ def test_fault_25_the_lack_of_instances_is_a_metric(
         function_name = memory_limit_in_mb = invoked_function_arn = aws_request_id = "x"
 
     monkeypatch.setattr(admit_jobs, "make_admit_jobs", Admits)
-    monkeypatch.setattr(admit_jobs.metrics.provider, "namespace", "test")
+    monkeypatch.setenv("POWERTOOLS_METRICS_NAMESPACE", "test")
     admit_jobs.handler({"fleet": "pulid"}, Context())
     assert ('"NoCapacity":[1.0]' in capsys.readouterr().out) == is_told
 
