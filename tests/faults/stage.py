@@ -9,7 +9,7 @@ from collections import defaultdict
 from collections.abc import Mapping
 from dataclasses import replace
 from datetime import timedelta
-from functools import partial
+from functools import cache, partial
 from itertools import count
 from typing import Any
 
@@ -62,6 +62,17 @@ MINUTE = timedelta(minutes=1)
 PICTURE = make_image(color=(9, 9, 9), size=(8, 8))
 MAX_OUTLIVING = timedelta(minutes=3)
 """A cancel that was lost is repeated by the first tick that is a minute after the job's end."""
+
+
+@cache  # what is checked after every step would take most of the time
+def _find_prompt_id(job_id: str, attempt: int) -> str:
+    return make_prompt_id(stage="dev", job_id=job_id, attempt=attempt)
+
+
+@cache
+def _read_partial_name(reply: str) -> str:
+    name: str = json.loads(json.loads(reply)["data"])["PartialName"]
+    return name
 
 
 class Stage:
@@ -356,7 +367,7 @@ class Stage:
     def _check_prompts(self, outliving: timedelta) -> None:
         now = self.clock.now()
         owners = {
-            make_prompt_id(stage="dev", job_id=job.job_id, attempt=attempt): job
+            _find_prompt_id(job.job_id, attempt): job
             for job in self.jobs.jobs.values()
             if job.closed_at is not None and now - job.closed_at >= outliving
             for attempt in range(1, job.attempt + 1)
@@ -391,13 +402,12 @@ class Stage:
         """The answers by PartialName."""
         found: dict[str, list[str]] = defaultdict(list)
         for reply in self.topic.replies:
-            found[json.loads(json.loads(reply)["data"])["PartialName"]].append(reply)
+            found[_read_partial_name(reply)].append(reply)
         return found
 
     def count_runs(self, job: Job) -> int:
         """How often prompts of a job have run to their end."""
-        attempts = range(1, job.attempt + 1)
-        ids = {make_prompt_id(stage="dev", job_id=job.job_id, attempt=a) for a in attempts}
+        ids = {_find_prompt_id(job.job_id, attempt) for attempt in range(1, job.attempt + 1)}
         return sum(prompt_id in ids for prompt_id in self.runs)
 
     # The steps, as their handlers call them
