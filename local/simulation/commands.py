@@ -1,8 +1,10 @@
 """The commands simulate and trace."""
 
+import json
+from collections.abc import Mapping
 from enum import StrEnum
 from pathlib import Path
-from typing import Annotated, TypeVar
+from typing import Annotated, Any, TypeVar
 
 import typer
 
@@ -16,10 +18,13 @@ def simulate_scaling(
         Path, typer.Argument(help="CSV file: seconds of arrival, seconds of service.")
     ],
     policy: Annotated[
-        str, typer.Option(help="The scaler's policy: streak, need or elastic.")
+        str,
+        typer.Option(
+            help="The scaler's policy: streak, need, elastic, or JSON as in the stage's parameters."
+        ),
     ] = "streak",
     compare: Annotated[
-        bool, typer.Option("--compare", help="Every policy, always-max and a clairvoyant's bound.")
+        bool, typer.Option("--compare", help="Every preset, always-max and a clairvoyant's bound.")
     ] = False,
     startup: Annotated[
         float, typer.Option(min=0, help="Seconds until a launched instance takes jobs.")
@@ -33,15 +38,20 @@ def simulate_scaling(
     ] = None,
 ) -> None:
     """Tell what the scaler would do with a trace of arrivals."""
-    from local.simulation.compare_policies import FleetModel
+    from local.simulation.compare_policies import Candidate, FleetModel
     from local.simulation.run_simulate import SimulateOptions, run_simulate
-    from ml_service.domain.scaling_policy import ScalingPreset
+    from ml_service.domain.scaling_policy import read_policy
 
     if minimum > maximum:
         raise typer.BadParameter("is over --max", param_hint="--min")
+    name, parameters = _read_parameters(policy)
+    try:
+        candidate = Candidate(name, read_policy(parameters, threshold=threshold))
+    except ValueError as error:
+        raise typer.BadParameter(str(error), param_hint="--policy") from None
     options = SimulateOptions(
         model=FleetModel(threshold, minimum, maximum, startup),
-        policy=_choose(ScalingPreset, policy, "--policy"),
+        candidate=candidate,
         compares=compare,
         price_per_hour=price,
         plot=plot,
@@ -90,6 +100,17 @@ def export_trace(
     from local.simulation.export_trace import run_export
 
     raise typer.Exit(run_export(Target(ready_file, endpoint, stage), fleet, output))
+
+
+def _read_parameters(text: str) -> tuple[str, Mapping[str, Any]]:
+    """What to call a policy, and its parameters: a preset's name, or JSON as a stage has it."""
+    if not text.lstrip().startswith("{"):
+        return text, {"preset": text}
+    try:
+        parameters: dict[str, Any] = json.loads(text)
+    except ValueError as error:
+        raise typer.BadParameter(f"is no JSON: {error}", param_hint="--policy") from None
+    return "yours", parameters
 
 
 _Choice = TypeVar("_Choice", bound=StrEnum)

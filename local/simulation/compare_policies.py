@@ -1,6 +1,6 @@
-"""Simulates a trace with one policy or all of them, beside what no policy can beat."""
+"""Simulates a trace with one policy or several, beside what no policy can beat."""
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, replace
 
 from local.simulation.find_bounds import find_clairvoyant_lifetimes, simulate_always_max
@@ -11,7 +11,10 @@ from local.simulation.simulate_fleet import (
 )
 from local.simulation.summarize import SimulationSummary, summarize, summarize_bound
 from local.simulation.traces import Arrival
-from ml_service.domain.scaling_policy import ScalingPreset, make_policy
+from ml_service.domain.scaling_policy import ScalingPolicy, ScalingPreset, make_policy
+
+_MOVING = (ScalingPreset.STREAK, ScalingPreset.NEED)
+"""Presets that leave prompts waiting on instances, which moving may help."""
 
 
 @dataclass(frozen=True)
@@ -25,42 +28,73 @@ class FleetModel:
 
 
 @dataclass(frozen=True)
-class Comparison:
-    """What each policy did with a trace."""
+class Candidate:
+    """A policy that is tried."""
 
-    records: Mapping[ScalingPreset, SimulationRecord]
+    name: str
+    policy: ScalingPolicy
+    is_variation: bool = False
+    """Told by its figures alone: not day by day, nor without the victim protocol, nor drawn."""
+
+
+@dataclass(frozen=True)
+class Comparison:
+    """What each policy did with a trace, by its name."""
+
+    records: Mapping[str, SimulationRecord]
+    variations: Mapping[str, SimulationRecord]
     summaries: Sequence[SimulationSummary]
+
+
+def list_candidates(threshold: int) -> Sequence[Candidate]:
+    """Every preset, and what moving waiting prompts adds to it."""
+    presets = {preset: make_policy(preset, threshold=threshold) for preset in ScalingPreset}
+    moving = {
+        f"{preset}, moving": presets[preset].model_copy(update={"moves_waiting": True})
+        for preset in _MOVING
+    }
+    return [
+        *(Candidate(name, policy) for name, policy in presets.items()),
+        *(Candidate(name, policy, is_variation=True) for name, policy in moving.items()),
+    ]
 
 
 def compare_policies(
     trace: Sequence[Arrival],
     model: FleetModel,
-    presets: Sequence[ScalingPreset],
+    candidates: Iterable[Candidate],
     *,
     with_bounds: bool = False,
 ) -> Comparison:
-    """Simulate the presets, each with the victim protocol and without it."""
-    records: dict[ScalingPreset, SimulationRecord] = {}
+    """Simulate the candidates; raises SimulationError."""
+    records: dict[str, SimulationRecord] = {}
+    variations: dict[str, SimulationRecord] = {}
     summaries: list[SimulationSummary] = []
-    for preset in presets:
-        options = _choose_options(model, preset)
-        records[preset] = simulate_fleet(trace, options)
-        unprotected = simulate_fleet(trace, replace(options, protects_jobs=False))
-        summaries.append(summarize(preset, records[preset], unprotected))
+    for candidate in candidates:
+        options = _choose_options(model, candidate.policy)
+        record = simulate_fleet(trace, options)
+        unprotected = None
+        if candidate.is_variation:
+            variations[candidate.name] = record
+        else:
+            records[candidate.name] = record
+            unprotected = simulate_fleet(trace, replace(options, protects_jobs=False))
+        summaries.append(summarize(candidate.name, record, unprotected))
     if with_bounds:
-        options = _choose_options(model, ScalingPreset.ELASTIC)
+        policy = make_policy(ScalingPreset.ELASTIC, threshold=model.threshold)
+        options = _choose_options(model, policy)
         always_max = simulate_always_max(trace, options)
         clairvoyant = find_clairvoyant_lifetimes(always_max, options)
         summaries += [
             summarize_bound("always max", always_max, always_max.lifetimes),
             summarize_bound("clairvoyant", always_max, clairvoyant),
         ]
-    return Comparison(records, summaries)
+    return Comparison(records, variations, summaries)
 
 
-def _choose_options(model: FleetModel, preset: ScalingPreset) -> SimulationOptions:
+def _choose_options(model: FleetModel, policy: ScalingPolicy) -> SimulationOptions:
     return SimulationOptions(
-        policy=make_policy(preset, threshold=model.threshold),
+        policy=policy,
         minimum=model.minimum,
         maximum=model.maximum,
         startup_seconds=model.startup_seconds,

@@ -14,34 +14,33 @@ from local.simulation.traces import TraceError
 from ml_service.domain.scaling_policy import ScalingPreset
 
 _HOUR = 3600.0
-_COLOURS = {
+_COLOURS: Mapping[str, str] = {
     ScalingPreset.STREAK: "#b4552d",
     ScalingPreset.NEED: "#1f6f8b",
     ScalingPreset.ELASTIC: "#8a8a8a",
 }
+_OTHER_COLOUR = "#6b4fa0"
 _BINS = 168
 """Stretches of the trace over which waits are summed up: the hours of a week."""
 
 
-def plot_comparison(
-    records: Mapping[ScalingPreset, SimulationRecord], path: Path, *, title: str
-) -> None:
+def plot_comparison(records: Mapping[str, SimulationRecord], path: Path, *, title: str) -> None:
     """Write a PNG file; raises TraceError if it cannot be written."""
     # A figure of its own, without pyplot: no display is looked for, and none is needed.
     figure = Figure(figsize=(12, 8), layout="constrained")
     queue, instances, waits = figure.subplots(3, 1, sharex=True)
     unit, seconds = _choose_unit(max(record.end for record in records.values()))
-    for preset, record in records.items():
+    for name, record in records.items():
         times = [sample.at / seconds for sample in record.samples]
-        _draw(queue, times, [s.waiting for s in record.samples], preset)
-        _draw(instances, times, [s.ready for s in record.samples], preset)
-        _draw(waits, *_sum_up_waits(record, seconds), preset)
-    for axes, name in (
+        _draw(queue, times, [s.waiting for s in record.samples], name)
+        _draw(instances, times, [s.ready for s in record.samples], name)
+        _draw(waits, *_sum_up_waits(record, seconds), name)
+    for axes, label in (
         (queue, "jobs waiting"),
         (instances, "instances ready"),
         (waits, "p95 wait, minutes"),
     ):
-        axes.set_ylabel(name)
+        axes.set_ylabel(label)
         axes.set_ylim(bottom=0)
         axes.grid(alpha=0.3)
         axes.margins(x=0)
@@ -55,9 +54,9 @@ def plot_comparison(
         raise TraceError(f"{path} cannot be written: {error.strerror}") from error
 
 
-def _draw(axes: Axes, x: Sequence[float], y: Sequence[float], preset: ScalingPreset) -> None:
-    colour = _COLOURS[preset]
-    axes.step(x, y, where="post", linewidth=1.0, alpha=0.85, color=colour, label=str(preset))
+def _draw(axes: Axes, x: Sequence[float], y: Sequence[float], name: str) -> None:
+    colour = _COLOURS.get(name, _OTHER_COLOUR)
+    axes.step(x, y, where="post", linewidth=1.0, alpha=0.85, color=colour, label=name)
 
 
 def _choose_unit(span: float) -> tuple[str, float]:

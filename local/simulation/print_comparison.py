@@ -18,11 +18,11 @@ def print_comparison(terminal: Console, comparison: Comparison, *, price: float)
     """Print the figures, what the policies are worth against `streak`, and that for each day."""
     terminal.print(_tabulate(comparison.summaries, price))
     plain = comparison.records.get(ScalingPreset.STREAK)
-    others = {p: r for p, r in comparison.records.items() if p is not ScalingPreset.STREAK}
+    others = {n: r for n, r in comparison.records.items() if r is not plain}
     if plain is None or not others:
         return
-    for preset, record in others.items():
-        terminal.print(_judge(preset, plain, record))
+    for name, record in {**others, **comparison.variations}.items():
+        terminal.print(_judge(name, plain, record))
     if plain.end > _DAY:
         terminal.print(_tabulate_days(comparison))
 
@@ -36,6 +36,7 @@ def _tabulate(summaries: Sequence[SimulationSummary], price: float) -> Table:
         "cost",
         "actions",
         "reversals in 20 min",
+        "prompts moved",
         "jobs killed",
         "without victim protocol",
     ):
@@ -51,6 +52,7 @@ def _tabulate(summaries: Sequence[SimulationSummary], price: float) -> Table:
                 (
                     summary.actions,
                     summary.reversals,
+                    summary.moved,
                     summary.killed,
                     summary.killed_unprotected,
                 ),
@@ -59,23 +61,23 @@ def _tabulate(summaries: Sequence[SimulationSummary], price: float) -> Table:
     return table
 
 
-def _judge(preset: ScalingPreset, plain: SimulationRecord, record: SimulationRecord) -> str:
-    """Say in one line what a preset is worth against the plain rule."""
+def _judge(name: str, plain: SimulationRecord, record: SimulationRecord) -> str:
+    """Say in one line what a policy is worth against the plain rule."""
     waits = ", ".join(
-        f"{name} {_format_change(old, new)}"
-        for name, old, new in zip(_WAITS, find_waits(plain), find_waits(record), strict=True)
+        f"{percentile} {_format_change(old, new)}"
+        for percentile, old, new in zip(_WAITS, find_waits(plain), find_waits(record), strict=True)
     )
     hours = _format_change(count_hours(plain.lifetimes), count_hours(record.lifetimes))
-    verdict = "" if does_pay(plain, record) else f" {preset} does not pay here."
-    return f"{preset} against streak: {waits}, instance hours {hours}.{verdict}"
+    verdict = "" if does_pay(plain, record) else f" {name} does not pay here."
+    return f"{name} against streak: {waits}, instance hours {hours}.{verdict}"
 
 
 def _tabulate_days(comparison: Comparison) -> Table:
     table = Table(title="day by day: p95 wait in seconds, instance hours")
     table.add_column("day", justify="right")
     table.add_column("jobs", justify="right")
-    for preset in comparison.records:
-        table.add_column(preset, justify="right")
+    for name in comparison.records:
+        table.add_column(name, justify="right")
     table.add_column("does not pay")
     for row in _list_days(comparison):
         table.add_row(*row)
@@ -87,20 +89,20 @@ def _list_days(comparison: Comparison) -> Iterator[Sequence[str]]:
     # The last job of a trace may end on a day that nothing arrives on.
     for day in range(1 + int(max(job.arrived for job in plain.jobs) // _DAY)):
         stretch = (day * _DAY, (day + 1) * _DAY)
-        waits = {p: find_waits(r, *stretch) for p, r in comparison.records.items()}
+        waits = {n: find_waits(r, *stretch) for n, r in comparison.records.items()}
         jobs = sum(stretch[0] <= job.arrived < stretch[1] for job in plain.jobs)
         failing = [
-            preset
-            for preset, record in comparison.records.items()
-            if preset is not ScalingPreset.STREAK and not does_pay(plain, record, *stretch)
+            name
+            for name, record in comparison.records.items()
+            if record is not plain and not does_pay(plain, record, *stretch)
         ]
         yield (
             str(day + 1),
             str(jobs),
             *(
-                f"{waits[preset][1] if jobs else 0:.0f}, "
+                f"{waits[name][1] if jobs else 0:.0f}, "
                 f"{count_hours(record.lifetimes, *stretch):.1f} h"
-                for preset, record in comparison.records.items()
+                for name, record in comparison.records.items()
             ),
             ", ".join(failing),
         )

@@ -4,11 +4,15 @@ import time
 from dataclasses import dataclass
 from pathlib import Path
 
-from local.simulation.compare_policies import FleetModel, compare_policies
+from local.simulation.compare_policies import (
+    Candidate,
+    FleetModel,
+    compare_policies,
+    list_candidates,
+)
 from local.simulation.print_comparison import print_comparison
 from local.simulation.traces import read_trace
 from local.terminal import open_terminal
-from ml_service.domain.scaling_policy import ScalingPreset
 
 
 @dataclass(frozen=True)
@@ -16,15 +20,15 @@ class SimulateOptions:
     """What is asked of a simulation."""
 
     model: FleetModel
-    policy: ScalingPreset = ScalingPreset.STREAK
+    candidate: Candidate
     compares: bool = False
-    """Tries every policy, and the bounds."""
+    """Tries every preset too, and the bounds."""
     price_per_hour: float = 1.0
     plot: Path | None = None
 
 
 def run_simulate(trace_file: Path, options: SimulateOptions) -> int:
-    """Simulate a trace and print what came of it; raises TraceError."""
+    """Simulate a trace and print what came of it; raises TraceError, SimulationError."""
     terminal = open_terminal()
     trace = read_trace(trace_file)
     model = options.model
@@ -35,8 +39,10 @@ def run_simulate(trace_file: Path, options: SimulateOptions) -> int:
         f"start, T = {model.threshold}"
     )
     began = time.monotonic()
-    presets = list(ScalingPreset) if options.compares else [options.policy]
-    comparison = compare_policies(trace, model, presets, with_bounds=options.compares)
+    candidates = {options.candidate.name: options.candidate}
+    if options.compares:
+        candidates = {c.name: c for c in list_candidates(model.threshold)} | candidates
+    comparison = compare_policies(trace, model, candidates.values(), with_bounds=options.compares)
     print_comparison(terminal, comparison, price=options.price_per_hour)
     terminal.print(f"simulated in {time.monotonic() - began:.1f} s")
     if options.plot is not None:

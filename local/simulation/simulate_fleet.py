@@ -1,8 +1,8 @@
 """One fleet, simulated event by event, with the deployed policy, placement and admission.
 
-What is left out: submission and collection take no time, every instance answers every check,
-nothing fails, and no prompt moves to a shorter queue. An instance runs its prompts one after the
-other, in the order they came.
+What is left out: submission, collection and moving a prompt take no time, every instance answers
+every check, and nothing fails. An instance runs its prompts one after the other, in the order they
+came.
 """
 
 import heapq
@@ -19,6 +19,7 @@ from ml_service.domain.fleets import (
     Instance,
     choose_victims,
     count_free_slots,
+    find_shorter_queue,
     rank_instances,
 )
 from ml_service.domain.scaling import (
@@ -28,6 +29,7 @@ from ml_service.domain.scaling import (
     decide_scaling,
 )
 from ml_service.domain.scaling_policy import ScalingPolicy
+from ml_service.services.await_prompt import MOVE_SECONDS
 
 MONDAY = datetime(2026, 1, 5, tzinfo=UTC)
 """The moment 0 of every simulation, for schedules by day of the week."""
@@ -95,6 +97,8 @@ class SimulationRecord:
     calls: list[ScalingCall] = field(default_factory=list)
     lifetimes: list[tuple[float, float]] = field(default_factory=list)
     """Of each instance, from its launch to its end."""
+    moved: int = 0
+    """Prompts that left an instance's queue for a shorter one."""
     killed: int = 0
     """Jobs that were running on an instance when it went; they ran once more."""
 
@@ -120,6 +124,7 @@ class _Order(IntEnum):
     READY = 2
     ARRIVE = 3
     CHECK = 4
+    MOVE = 5
 
 
 @dataclass
@@ -132,6 +137,11 @@ class _Server:
     prompts: deque[int] = field(default_factory=deque)
     began: float = 0.0
     """When the first prompt began to run."""
+
+    def drop(self, job: int) -> None:
+        """Forget a job that has ended here, or goes elsewhere."""
+        self.prompts.remove(job)
+        self.view = replace(self.view, reading=len(self.prompts), jobs=self.view.jobs - {str(job)})
 
 
 class _Simulation:
@@ -183,11 +193,35 @@ class _Simulation:
             if not count_free_slots(views, slots=self._slots):
                 return
             server = self._servers[rank_instances(views, slots=self._slots)[0].key]
-            job = self._queue.popleft()
-            server.view = server.view.with_job(str(job), self._clock())
-            server.prompts.append(job)
-            if len(server.prompts) == 1:
-                self._begin(server)
+            self._place(self._queue.popleft(), server)
+
+    def _place(self, job: int, server: _Server) -> None:
+        server.view = server.view.with_job(str(job), self._clock())
+        server.prompts.append(job)
+        if len(server.prompts) == 1:
+            self._begin(server)
+        elif self._policy.moves_waiting:
+            self._plan_move(job, server)
+
+    def _plan_move(self, job: int, server: _Server) -> None:
+        self._plan(self._now + MOVE_SECONDS, _Order.MOVE, partial(self._move, job, server))
+
+    def _move(self, job: int, server: _Server) -> None:
+        """Let a job that still waits look for a shorter queue, as it does every so many seconds."""
+        if self._servers.get(server.view.key) is not server or job not in server.prompts:
+            return
+        ahead = server.prompts.index(job)
+        if ahead == 0:
+            return
+        views = (other.view for other in self._servers.values())
+        avoid = (server.view.key,)
+        place = find_shorter_queue(views, slots=self._slots, ahead=ahead, avoid=avoid)
+        if place is None:
+            self._plan_move(job, server)
+            return
+        server.drop(job)
+        self._place(job, self._servers[place.key])
+        self._record.moved += 1
 
     def _begin(self, server: _Server) -> None:
         server.began = self._now
@@ -197,13 +231,11 @@ class _Simulation:
     def _finish(self, server: _Server) -> None:
         if self._servers.get(server.view.key) is not server:
             return  # it was terminated with the prompt that would have ended now
-        job = server.prompts.popleft()
+        job = server.prompts[0]
         self._record.jobs.append(
             ServedJob(arrived=self._trace[job].seconds, started=server.began, ended=self._now)
         )
-        server.view = replace(
-            server.view, reading=len(server.prompts), jobs=server.view.jobs - {str(job)}
-        )
+        server.drop(job)
         if server.prompts:
             self._begin(server)
         self._admit()

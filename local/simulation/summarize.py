@@ -23,14 +23,16 @@ class SimulationSummary:
     """Changes of desired capacity; None for a bound, which has no scaler."""
     reversals: int | None
     """Actions less than 20 minutes after one in the other direction."""
+    moved: int | None
+    """Prompts that left an instance's queue for a shorter one."""
     killed: int | None
     """Jobs that were running on an instance when it went."""
     killed_unprotected: int | None
-    """The same, had Auto Scaling chosen the instance."""
+    """The same, had Auto Scaling chosen the instance; None if that was not tried."""
 
 
 def summarize(
-    name: str, record: SimulationRecord, unprotected: SimulationRecord
+    name: str, record: SimulationRecord, unprotected: SimulationRecord | None
 ) -> SimulationSummary:
     """What a policy did with the victim protocol, and what it would have killed without."""
     return SimulationSummary(
@@ -39,8 +41,9 @@ def summarize(
         instance_hours=count_hours(record.lifetimes),
         actions=len(record.calls),
         reversals=_count_reversals(record),
+        moved=record.moved,
         killed=record.killed,
-        killed_unprotected=unprotected.killed,
+        killed_unprotected=None if unprotected is None else unprotected.killed,
     )
 
 
@@ -54,6 +57,7 @@ def summarize_bound(
         instance_hours=count_hours(lifetimes),
         actions=None,
         reversals=None,
+        moved=None,
         killed=None,
         killed_unprotected=None,
     )

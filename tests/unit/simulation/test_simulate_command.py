@@ -24,7 +24,16 @@ def test_a_comparison_has_every_policy_the_bounds_and_where_it_does_not_pay(
     picture = tmp_path / "trace.png"
     done = run("simulate", str(trace), "--compare", "--plot", str(picture), "--price", "2")
     assert done.exit_code == 0, done.output
-    for name in ("streak", "need", "elastic", "always max", "clairvoyant", "does not pay"):
+    for name in (
+        "streak",
+        "need",
+        "elastic",
+        "streak, moving",
+        "need, moving",
+        "always max",
+        "clairvoyant",
+        "does not pay",
+    ):
         assert name in done.output
     assert picture.read_bytes().startswith(b"\x89PNG")
 
@@ -37,8 +46,22 @@ def test_one_policy_is_simulated_alone(trace: Path):
     assert "streak" not in done.output
 
 
+def test_a_policy_of_ones_own_is_given_as_a_stage_has_it(trace: Path):
+    own = '{"preset": "need", "moves_waiting": true, "out_cooldown": 60}'
+    done = run("simulate", str(trace), "--policy", own)
+    assert done.exit_code == 0, done.output
+    assert "yours" in done.output
+
+
 @pytest.mark.parametrize(
-    "options", [["--policy", "best"], ["--min", "4", "--max", "3"], ["--max", "0"]]
+    "options",
+    [
+        ["--policy", "best"],
+        ["--policy", '{"out_cooldwn": 5}'],
+        ["--policy", "{5"],
+        ["--min", "4", "--max", "3"],
+        ["--max", "0"],
+    ],
 )
 def test_an_option_that_cannot_be_is_refused(trace: Path, options: list[str]):
     done = run("simulate", str(trace), *options)

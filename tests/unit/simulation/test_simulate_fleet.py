@@ -3,6 +3,7 @@ from typing import Any
 
 import pytest
 
+from local.simulation.compare_policies import Candidate, list_candidates
 from local.simulation.find_bounds import find_clairvoyant_lifetimes, simulate_always_max
 from local.simulation.make_trace import TraceKind, TraceOptions, make_trace
 from local.simulation.simulate_fleet import (
@@ -20,9 +21,13 @@ OUT, IN = ScalingAction.SCALE_OUT, ScalingAction.SCALE_IN
 
 
 def simulate(
-    trace: Sequence[tuple[float, float]], preset: str = "streak", **options: Any
+    trace: Sequence[tuple[float, float]],
+    preset: str = "streak",
+    *,
+    moves_waiting: bool = False,
+    **options: Any,
 ) -> SimulationRecord:
-    policy = make_policy(ScalingPreset(preset), threshold=5)
+    policy = make_policy(ScalingPreset(preset), threshold=5, moves_waiting=moves_waiting)
     arrivals = [Arrival(*arrival) for arrival in trace]
     return simulate_fleet(arrivals, SimulationOptions(policy, **options))
 
@@ -61,6 +66,25 @@ def test_what_waits_on_an_instance_stays_there_and_what_waits_in_the_queue_does_
     jobs = [(30, 100)] * 12
     assert max(waits(simulate(jobs))) == 1100
     assert max(waits(simulate(jobs, "need"))) < 600
+
+
+def test_where_prompts_move_what_waits_goes_to_the_new_instance():
+    jobs = [(30, 100)] * 12
+    record = simulate(jobs, moves_waiting=True)
+    # Ten are left when it is ready, at 300: of those every second goes.
+    assert record.moved == 5
+    assert max(waits(record)) < 700
+    assert simulate(jobs).moved == 0
+
+
+def test_a_prompt_moves_only_where_fewer_are_before_it_and_never_once_it_runs():
+    jobs = [(0, 1000), (1, 1000), (2, 30), (3, 30)]
+    record = simulate(jobs, minimum=2, moves_waiting=True)
+    assert (record.moved, waits(record)) == (0, [0, 0, 998, 998])
+    # The first instance is idle at 100, and the prompt behind the long one looks every 15 s.
+    record = simulate([(0, 100), (1, 1000), (2, 30), (3, 30)], minimum=2, moves_waiting=True)
+    assert record.moved == 1
+    assert waits(record) == [0, 0, 98, 135]
 
 
 def test_by_the_plain_rule_three_idle_checks_are_one_less():
@@ -117,12 +141,14 @@ class TestBounds:
 
 
 @pytest.mark.parametrize("kind", TraceKind)
-@pytest.mark.parametrize("preset", ScalingPreset)
+@pytest.mark.parametrize(
+    "candidate", list_candidates(threshold=5), ids=lambda candidate: candidate.name
+)
 def test_over_days_every_job_runs_none_is_killed_and_no_bound_is_beaten(
-    kind: TraceKind, preset: ScalingPreset
+    kind: TraceKind, candidate: Candidate
 ):
     trace = make_trace(TraceOptions(kind, days=0.75, seed=3))
-    options = SimulationOptions(make_policy(preset, threshold=5))
+    options = SimulationOptions(candidate.policy)
     record = simulate_fleet(trace, options)
     assert sorted(job.arrived for job in record.jobs) == [arrival.seconds for arrival in trace]
     assert record.killed == 0

@@ -7,7 +7,7 @@ from typing import Any, Self
 
 from pydantic import BaseModel, ConfigDict, Field, model_validator
 
-from ml_service.domain.scaling_policy import ScalingPolicy, ScalingPreset, make_policy
+from ml_service.domain.scaling_policy import ScalingPolicy, read_policy
 from ml_service.domain.warm_ups import WARM_UP_LIFETIME
 
 REGISTRY_MAX_AGE = timedelta(seconds=90)
@@ -44,9 +44,7 @@ class Fleet(BaseModel):
 
     def make_policy(self) -> ScalingPolicy:
         """The scaler's policy for this fleet."""
-        parameters = dict(self.scaling)
-        preset = ScalingPreset(parameters.pop("preset", ScalingPreset.STREAK))
-        return make_policy(preset, threshold=self.threshold, **parameters)
+        return read_policy(self.scaling, threshold=self.threshold)
 
 
 @dataclass(frozen=True)

@@ -1,9 +1,9 @@
 """The parameters of the scaling rules, their presets, and the minimums and maximums of a week."""
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from datetime import UTC, datetime, time, timedelta
 from enum import StrEnum
-from typing import Self
+from typing import Any, Self
 
 from pydantic import BaseModel, ConfigDict, Field, model_validator
 
@@ -26,7 +26,7 @@ class ScalingPreset(StrEnum):
     STREAK = "streak"
     """The plain rule."""
     NEED = "need"
-    """The plain rule with every improvement."""
+    """The plain rule with every improvement, but for moving prompts: few wait on an instance."""
     ELASTIC = "elastic"
     """As many instances as jobs, and none without."""
 
@@ -177,3 +177,14 @@ def make_policy(preset: ScalingPreset, **parameters: object) -> ScalingPolicy:
     Raises pydantic's ValidationError naming the parameter that is wrong.
     """
     return ScalingPolicy.model_validate({**_PRESETS[ScalingPreset(preset)], **parameters})
+
+
+def read_policy(parameters: Mapping[str, Any], *, threshold: int) -> ScalingPolicy:
+    """The policy that a stage's parameters ask for: a preset's, and what differs from it.
+
+    Without a ``preset`` it is the plain rule. Raises as ``make_policy`` does, and ValueError for a
+    preset that there is not.
+    """
+    others = dict(parameters)
+    preset = ScalingPreset(others.pop("preset", ScalingPreset.STREAK))
+    return make_policy(preset, threshold=threshold, **others)
