@@ -24,8 +24,9 @@ from ml_service.services.admit_jobs import AdmissionReport, AdmissionStatus
 from ml_service.services.choose_instance import Choice, PlacementStatus
 from ml_service.services.count_jobs import CountJobs
 from ml_service.services.dispatch_jobs import DispatchOutcome, DispatchReport, DispatchStatus
-from ml_service.services.scale_fleets import FleetTick
+from ml_service.services.scale_fleets import FleetTick, UnhealthyInstance
 from ml_service.services.sweep_jobs import SweepAction, SweepReport
+from ml_service.services.warm_instance import WarmUpReport, WarmUpStatus
 from tests.fakes import NOON, FakeClock, InMemoryFleetStore, InMemoryJobStore
 from tests.makers import FLEETS, make_hand_off, make_instance, make_job
 
@@ -96,6 +97,8 @@ def list_emitted_metrics() -> Iterator[tuple[Metric, Mapping[str, str], Any]]:
         yield from read_metrics(_run_finish(state))
     yield from read_metrics(_run_sweep())
     yield from read_metrics(_run_scaler())
+    for status in WarmUpStatus:
+        yield from read_metrics(_run_warm_up(status))
 
 
 def _run_dispatch() -> str:
@@ -154,6 +157,7 @@ def _run_scaler() -> str:
                 state_if_refused=state,
             ),
             outcome,
+            unhealthy=UnhealthyInstance("i-a", "It has not answered."),
         )
         for fleet in FLEETS
         for action in ScalingAction
@@ -161,3 +165,8 @@ def _run_scaler() -> str:
     ]
     event = {"time": "2026-11-21T12:00:00Z"}
     return run_handler("scale_fleets", event, scale_fleets=Answering(ticks))
+
+
+def _run_warm_up(status: WarmUpStatus) -> str:
+    event = {"fleet": "pulid", "instance": "i-a#1"}
+    return run_handler("warm_instance", event, warm_instance=Answering(WarmUpReport(status)))

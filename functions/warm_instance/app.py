@@ -5,19 +5,18 @@ Lambda itself calls admit_jobs once this has ended, as its destination: from her
 
 from typing import Any
 
-from aws_lambda_powertools import Logger, Metrics
-from aws_lambda_powertools.metrics import MetricUnit
+from aws_lambda_powertools import Logger
+from aws_lambda_powertools.metrics import EphemeralMetrics, MetricUnit
 from aws_lambda_powertools.utilities.typing import LambdaContext
 
+from ml_service.adapters.embedded_metrics import report_values
 from ml_service.bootstrap import make_warm_instance
 from ml_service.services.warm_instance import WarmUpStatus
 
 logger = Logger()
-metrics = Metrics()
 
 
 @logger.inject_lambda_context
-@metrics.log_metrics
 def handler(event: dict[str, Any], context: LambdaContext) -> dict[str, Any]:
     """Warm the instance up that the event names by fleet and key."""
     fleet, key = event["fleet"], event["instance"]
@@ -25,9 +24,11 @@ def handler(event: dict[str, Any], context: LambdaContext) -> dict[str, Any]:
     keys = {"fleet": fleet, "instance": key, "status": report.status, "fault": report.fault}
     if report.status in (WarmUpStatus.FAILED, WarmUpStatus.UNFIT):
         logger.error("warm-up failed", extra=keys)
-        metrics.add_metric("WarmUpFailed", MetricUnit.Count, 1)
+        report_values({"WarmUpFailed": 1})
     else:
         logger.info("warm-up ended", extra=keys)
     if report.status is WarmUpStatus.WARMED:
+        metrics = EphemeralMetrics()
         metrics.add_metric("WarmUpSeconds", MetricUnit.Seconds, report.seconds)
+        metrics.flush_metrics()
     return {"status": report.status}

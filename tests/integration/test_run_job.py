@@ -579,7 +579,7 @@ def test_who_waits_for_a_dropped_message_is_answered(
 def test_every_alarm_rings_when_it_should_and_ends(stage: Stage):
     """As the template defines them, on the series that each is made for."""
     alarms = stage.list_alarms()
-    assert len(alarms) == 25
+    assert len(alarms) == 29
     for name, alarm in alarms.items():
         span = 60 * alarm["EvaluationPeriods"]
         store = MetricStore()

@@ -40,6 +40,7 @@ _ONLY_FOR_QUESTIONS = {
     "SweptPublished": "mended, and in the log",
     "SweptRestarted": "mended, and in the log",
     "SweptSlotReturned": "mended, and in the log",
+    "WarmUpSeconds": "part of how long an instance takes to start",
     "SCALE_IN_NOT_ALLOWED": "dev may not scale",
     "SCALE_OUT_NOT_ALLOWED": "dev may not scale",
     "SCALE_IN_POSTPONED": "done at the next tick",
@@ -174,7 +175,7 @@ def test_each_fleet_has_the_same_alarms(alarms: Mapping[str, Any]) -> None:
     }
 
     assert by_fleet["pulid"] == by_fleet["lip-sync"] == by_fleet["makeup"]
-    assert len(by_fleet["pulid"]) == 7
+    assert len(by_fleet["pulid"]) == 8
 
 
 def test_alarms_about_the_number_of_instances_ring_in_prod_only(
