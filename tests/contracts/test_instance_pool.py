@@ -58,6 +58,33 @@ def test_a_usual_group_may_shrink(pool: AutoScalingInstancePool):
     assert [member.is_protected for member in group.members] == [False, False]
 
 
+@pytest.mark.parametrize("state", ["Standby", "stopped"])
+def test_running_is_in_service_in_the_group_and_running_in_ec2(
+    clients: tuple[Any, Any], autoscaling: Any, pool: AutoScalingInstancePool, state: str
+):
+    first, second = pool.describe(GROUP).members
+    assert first.in_service
+    if state == "Standby":
+        autoscaling.enter_standby(
+            AutoScalingGroupName=GROUP,
+            InstanceIds=[first.instance_id],
+            ShouldDecrementDesiredCapacity=False,
+        )
+    else:
+        clients[1].stop_instances(InstanceIds=[first.instance_id])
+    in_service = {m.instance_id: m.in_service for m in pool.describe(GROUP).members}
+    assert not in_service[first.instance_id]
+    assert in_service[second.instance_id]
+
+
+def test_the_groups_own_cooldown_is_not_relied_on(autoscaling: Any, pool: AutoScalingInstancePool):
+    call = {"AutoScalingGroupName": GROUP, "DesiredCapacity": 3, "HonorCooldown": False}
+    with Stubber(autoscaling) as aws:
+        aws.add_response("set_desired_capacity", {}, call)
+        pool.set_desired(GROUP, 3)
+        aws.assert_no_pending_responses()
+
+
 def test_only_the_unprotected_instance_goes(pool: AutoScalingInstancePool):
     first, second = pool.describe(GROUP).members
     pool.set_protection(GROUP, [first.instance_id], is_protected=True)

@@ -412,6 +412,21 @@ class TestFleetStore:
         assert fleets.list_instances(FLEET) == []
 
 
+def test_a_decision_that_did_nothing_is_kept_for_30_days_with_all_that_led_to_it(aws: None):
+    table = make_table("fleets", "pk", "sk")
+    observation = FleetObservation(tick=NOON, desired=1, minimum=1, maximum=3, readings=(6, None))
+    state = ScalerState(last_tick=NOON - timedelta(minutes=1), desired=1, busy_checks=1)
+    decision = decide_scaling(observation, state, ScalingPolicy(threshold=5))
+    assert decision is not None
+    DynamoDBFleetStore(table).add_decision(FLEET, decision, outcome="DONE")
+    (item,) = table.scan()["Items"]
+    assert (item["action"], item["outcome"]) == ("NONE", "DONE")
+    assert item["reason"] == "The longest queue is 6, more than 5: check 2 of 3."
+    assert item["observation"]["readings"] == [6, None]
+    assert item["state"]["busy_checks"] == 2
+    assert item["expires_at"] == (NOON + timedelta(days=30)).timestamp()
+
+
 def test_a_stall_is_noted_until_a_prompt_succeeds(fleets: FleetStore):
     fleets.record_stall(FLEET, KEY, NOON)
     assert fleets.list_instances(FLEET) == []

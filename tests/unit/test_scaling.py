@@ -1,6 +1,6 @@
 import itertools
 from collections.abc import Sequence
-from datetime import timedelta
+from datetime import time, timedelta
 from typing import Any
 
 import pytest
@@ -14,7 +14,12 @@ from ml_service.domain.scaling import (
     ScalingDecision,
     decide_scaling,
 )
-from ml_service.domain.scaling_policy import ScalingPolicy, ScalingPreset, make_policy
+from ml_service.domain.scaling_policy import (
+    ScalingPolicy,
+    ScalingPreset,
+    ScheduledBounds,
+    make_policy,
+)
 from tests.fakes import NOON
 
 POLICY = ScalingPolicy(threshold=5)
@@ -37,9 +42,10 @@ def observe(minute: float, readings: Readings, **changes: Any) -> FleetObservati
     )
 
 
-def run(
-    *checks: Readings | dict[str, Any], policy: ScalingPolicy = POLICY, **changes: Any
-) -> list[ScalingDecision]:
+Check = Readings | dict[str, Any]
+
+
+def run(*checks: Check, policy: ScalingPolicy = POLICY, **changes: Any) -> list[ScalingDecision]:
     """One check after the other; desired capacity follows the decisions.
 
     A check is the readings, or a mapping with whatever else is seen in it.
@@ -56,7 +62,7 @@ def run(
     return decisions
 
 
-def actions(*checks: Readings | dict[str, Any], **changes: Any) -> list[ScalingAction]:
+def actions(*checks: Check, **changes: Any) -> list[ScalingAction]:
     return [decision.action for decision in run(*checks, **changes)]
 
 
@@ -102,10 +108,6 @@ def test_the_bounds_of_each_fleets_threshold(threshold: int, reading: int, expec
     assert (acted.index(OUT) + 1 if OUT in acted else 0) == expected
 
 
-def test_the_streak_is_built_anew_after_the_cooldown():
-    assert actions([11], *[[6]] * 9, [6], [6], [6], desired=1) == [OUT, *[NONE] * 11, OUT]
-
-
 def test_never_over_the_maximum():
     decision = run([11], desired=3)[0]
     assert decision.action is NONE
@@ -118,18 +120,102 @@ def test_never_under_the_minimum():
     assert "minimum" in decision.reason
 
 
-def test_a_launching_instance_blocks_scaling_in():
-    assert actions([0], [0], [0], [0], launching=1) == [NONE] * 4
+def follow(
+    checks: Sequence[Check],
+    *,
+    desired: int = 2,
+    policy: ScalingPolicy = POLICY,
+    maximum: int = 9,
+) -> list[int]:
+    """Desired capacity after each check; one that may do nothing leaves it.
+
+    A check's ``minute`` is the one after the last one's, unless it says another.
+    """
+    state, found, minute = ScalerState(), [], -1.0
+    for check in checks:
+        seen = dict(check) if isinstance(check, dict) else {"readings": check}
+        minute = seen.pop("minute", minute + policy.check_interval / MINUTE)
+        desired = seen.pop("desired", desired)
+        observation = observe(minute, **{"desired": desired, "maximum": maximum, **seen})
+        decision = decide_scaling(observation, state, policy)
+        if decision is not None:
+            state, desired = decision.state, decision.desired
+        found.append(desired)
+    return found
 
 
-def test_a_launching_instance_is_capacity_and_so_never_makes_it_more_than_the_maximum():
-    assert actions([20], desired=3, launching=2) == [NONE]
+def at(*minutes: float, readings: Readings = (6,)) -> list[Check]:
+    return [{"minute": minute, "readings": readings} for minute in minutes]
 
 
-def test_a_failed_launch_never_lowers_desired():
-    """The instance that does not come is one that launches: desired stays and is not idle."""
-    decisions = run(*[[0]] * 30, desired=2, launching=1)
-    assert {decision.desired for decision in decisions} == {2}
+def busy(checks: int, **seen: Any) -> list[Check]:
+    return [{"readings": [20], **seen}] * checks
+
+
+def idle(checks: int, **seen: Any) -> list[Check]:
+    return [{"readings": [0, 0], **seen}] * checks
+
+
+SILENT = [
+    (
+        "launching is capacity: never over the maximum with it",
+        busy(3, launching=1, maximum=3),
+        [3] * 3,
+        3,
+    ),
+    ("launching blocks scale-in", idle(4, launching=1), [2] * 4, 2),
+    ("one that runs is no launching one any more", idle(3), [2, 2, 1], 2),
+    ("a failed launch never lowers desired", idle(30, launching=1), [2] * 30, 2),
+    ("a reading that is unknown blocks scale-in", idle(9, readings=[0, None]), [2] * 9, 2),
+    ("all unknown: no action", busy(5, readings=[None, None]), [2] * 5, 2),
+    ("a duplicate does nothing", at(0, 0, 0.9, 1, 1.5, 2), [1, 1, 1, 1, 1, 2], 1),
+    ("a late tick does nothing", at(5, 4, 0, 6, 7), [1, 1, 1, 1, 2], 1),
+    ("a clock that was ahead does no harm", at(9, 1, 2, 10, 11), [1, 1, 1, 1, 2], 1),
+    ("150 s between two ticks are no gap", at(0, 1, 3.5), [1, 1, 2], 1),
+    ("a gap over 150 s restarts the busy streak", at(0, 1, 3.51, 4, 5), [1, 1, 1, 1, 2], 1),
+    (
+        "a gap over 150 s restarts the idle streak",
+        at(0, 1, 4, 5, 6, readings=(0, 0)),
+        [2, 2, 2, 2, 1],
+        2,
+    ),
+    ("600 s from the accepted call: not a check less", busy(11), [2, *[2] * 9, 3], 1),
+    (
+        "nothing is counted in the cooldown: the streak is built anew after it",
+        [[11], *[[6]] * 12],
+        [2, *[2] * 11, 3],
+        1,
+    ),
+    (
+        "a person's change is adopted, ends the streaks and starts the cooldown",
+        [[6], [6], {"readings": [6], "desired": 3}, *busy(10)],
+        [2, 2, 3, *[3] * 9, 4],
+        2,
+    ),
+    (
+        "a person's change is never reverted",
+        [[3], {"readings": [3], "desired": 4}, *[[3]] * 30],
+        [2, *[4] * 31],
+        2,
+    ),
+    ("paused by its tag", busy(5, is_paused=True), [2] * 5, 2),
+    ("no longer paused", [*busy(5, is_paused=True), *busy(1)], [2] * 5 + [3], 2),
+    ("suspended: no scale-in", idle(5, obstacles=["Terminate is suspended."]), [2] * 5, 2),
+    ("an instance refresh: no scale-in", idle(5, obstacles=["A refresh goes on."]), [2] * 5, 2),
+    ("no reuse by the warm pool: no scale-in", idle(5, obstacles=["No reuse."]), [2] * 5, 2),
+    ("no obstacle any more", [*idle(5, obstacles=["No reuse."]), *idle(1)], [2] * 5 + [1], 2),
+    ("an obstacle stops no scale-out", busy(1, obstacles=["Terminate is suspended."]), [3], 2),
+    ("desired is clamped to the group's own maximum", busy(1, maximum=2), [2], 2),
+    ("desired is clamped to the group's own minimum", idle(9, minimum=2), [2] * 9, 2),
+]
+
+
+@pytest.mark.parametrize(
+    ("checks", "expected", "desired"),
+    [pytest.param(*row, id=sentence) for sentence, *row in SILENT],
+)
+def test_where_the_rule_is_silent(checks: list[Check], expected: list[int], desired: int):
+    assert follow(checks, desired=desired) == expected
 
 
 def test_fault_35_a_repeated_or_late_tick_does_nothing():
@@ -324,6 +410,17 @@ class TestImprovements:
         wider = ScalingPolicy(threshold=5, minimum=0, maximum=50)
         assert actions([20], desired=3, policy=wider) == [NONE]
         assert actions([0], [0], [0], desired=1, policy=wider) == [NONE] * 3
+
+    def test_a_schedule_holds_while_it_covers_the_time(self):
+        """From 12:02 to 12:05 two at least; then the rule goes on, ten minutes after the last."""
+        stretch = ScheduledBounds(starts_at=time(12, 2), ends_at=time(12, 5), minimum=2)
+        policy = ScalingPolicy(threshold=5, schedule=[stretch])
+        counts = follow([*idle(2), *idle(13), *idle(1)], desired=1, policy=policy)
+        assert counts == [1, 1, *[2] * 12, 1, 1]
+        stretch = ScheduledBounds(starts_at=time(12, 2), ends_at=time(12, 5), maximum=2)
+        policy = ScalingPolicy(threshold=5, schedule=[stretch], out_cooldown=timedelta())
+        counts = follow([*busy(6)], desired=1, policy=policy)
+        assert counts == [2, 3, 3, 3, 3, 4], "an instance with work is left to end it"
 
     def test_a_lower_maximum_takes_an_idle_instance_only(self):
         policy = ScalingPolicy(threshold=5, maximum=2)
