@@ -11,8 +11,9 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from datetime import datetime
 from enum import StrEnum
+from functools import cached_property
 
-from pydantic import BaseModel, ConfigDict
+from pydantic import BaseModel, ConfigDict, Field
 
 from ml_service.domain.scaling_policy import ScalingPolicy, ScalingRule
 
@@ -73,7 +74,7 @@ class ScalerState(_Frozen):
     """Ids of instances that were protected from scale-in for an action, and may still be."""
     intent: ScalingIntent | None = None
     """An action that was begun and whose end nobody has stored."""
-    silent_ticks: Mapping[str, int] = {}
+    silent_ticks: Mapping[str, int] = Field(default_factory=dict)
     """Ticks in a row that each silent instance has not answered, by its key."""
 
     @property
@@ -155,7 +156,7 @@ class _Check:
     state: ScalerState
     policy: ScalingPolicy
 
-    @property
+    @cached_property
     def known(self) -> Sequence[int]:
         return [reading for reading in self.observation.readings if reading is not None]
 
@@ -169,7 +170,7 @@ class _Check:
         """All prompts of the fleet, those that are still jobs in the queue included."""
         return max(sum(self.known), self.observation.jobs) + self.backlog
 
-    @property
+    @cached_property
     def bounds(self) -> tuple[int, int]:
         seen = self.observation
         return self.policy.bounds(seen.tick, minimum=seen.minimum, maximum=seen.maximum)
