@@ -144,6 +144,14 @@ class Stage(Backend):
         yield
         self._update_instances(fleet, UpdateExpression="REMOVE quarantined_at")
 
+    def forget_warm_up(self, fleet: str) -> None:
+        """A fleet's instances are cold once more."""
+        self._update_instances(fleet, UpdateExpression="REMOVE warmed_at")
+
+    def await_alarm(self, kind: str, state: str) -> None:
+        name = f"{self.ready['stage']}-ml-service-{kind}"
+        self.await_value(lambda: self.list_alarms()[name]["StateValue"] == state or None)
+
     def _update_instances(self, fleet: str, **update: Any) -> None:
         for instance in self.fleets.list_instances(fleet):
             self.dynamodb.update_item(
@@ -615,10 +623,21 @@ def _put_values(
 
 def test_an_instance_in_quarantine_rings_until_it_is_out(stage: Stage):
     """Through the functions' own output, the collector and CloudWatch's API."""
-    name = f"{stage.ready['stage']}-ml-service-makeup-instance-quarantined"
     stage.await_ready("makeup")
     with stage.drained("makeup"):
-        stage.await_value(lambda: stage.list_alarms()[name]["StateValue"] == "ALARM" or None)
-    stage.await_value(lambda: stage.list_alarms()[name]["StateValue"] == "OK" or None)
+        stage.await_alarm("makeup-instance-quarantined", "ALARM")
+    stage.await_alarm("makeup-instance-quarantined", "OK")
     silent = f"{stage.ready['stage']}-ml-service-makeup-scaler-silent"
     assert stage.list_alarms()[silent]["StateValue"] == "OK"
+
+
+@pytest.mark.long
+def test_an_instance_that_cannot_be_warmed_up_rings_and_is_replaced(stage: Stage):
+    instance = stage.await_ready("makeup")
+    stage.add_fault(instance.address, kind="black-hole")
+    stage.forget_warm_up("makeup")
+    stage.await_alarm("warm-up-failed", "ALARM")
+    stage.await_alarm("makeup-instance-unhealthy", "ALARM")
+    assert stage.await_ready("makeup").instance_id != instance.instance_id
+    stage.await_alarm("warm-up-failed", "OK")
+    stage.await_alarm("makeup-instance-unhealthy", "OK")
