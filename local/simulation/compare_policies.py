@@ -13,8 +13,8 @@ from local.simulation.summarize import SimulationSummary, summarize, summarize_b
 from local.simulation.traces import Arrival
 from ml_service.domain.scaling_policy import ScalingPolicy, ScalingPreset, make_policy
 
-_MOVING = (ScalingPreset.STREAK, ScalingPreset.NEED)
-"""Presets that leave prompts waiting on instances, which moving may help."""
+_VARIED = (ScalingPreset.STREAK, ScalingPreset.NEED)
+"""Presets that leave prompts waiting on instances, where to move them may matter."""
 
 
 @dataclass(frozen=True)
@@ -47,16 +47,21 @@ class Comparison:
 
 
 def list_candidates(threshold: int) -> Sequence[Candidate]:
-    """Every preset, and what moving waiting prompts adds to it."""
+    """Every preset, and what becomes of it with the other choice on moving waiting prompts."""
     presets = {preset: make_policy(preset, threshold=threshold) for preset in ScalingPreset}
-    moving = {
-        f"{preset}, moving": presets[preset].model_copy(update={"moves_waiting": True})
-        for preset in _MOVING
-    }
     return [
-        *(Candidate(name, policy) for name, policy in presets.items()),
-        *(Candidate(name, policy, is_variation=True) for name, policy in moving.items()),
+        *(Candidate(preset, policy) for preset, policy in presets.items()),
+        *(_vary(preset, presets[preset]) for preset in _VARIED),
     ]
+
+
+def _vary(name: str, policy: ScalingPolicy) -> Candidate:
+    moves = not policy.moves_waiting
+    return Candidate(
+        f"{name}, moving" if moves else f"{name}, not moving",
+        policy.model_copy(update={"moves_waiting": moves}),
+        is_variation=True,
+    )
 
 
 def compare_policies(

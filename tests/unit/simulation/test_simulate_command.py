@@ -29,7 +29,7 @@ def test_a_comparison_has_every_policy_the_bounds_and_where_it_does_not_pay(
         "need",
         "elastic",
         "streak, moving",
-        "need, moving",
+        "need, not moving",
         "always max",
         "clairvoyant",
         "does not pay",
@@ -47,7 +47,7 @@ def test_one_policy_is_simulated_alone(trace: Path):
 
 
 def test_a_policy_of_ones_own_is_given_as_a_stage_has_it(trace: Path):
-    own = '{"preset": "need", "moves_waiting": true, "out_cooldown": 60}'
+    own = '{"preset": "need", "moves_waiting": false, "out_cooldown": 60}'
     done = run("simulate", str(trace), "--policy", own)
     assert done.exit_code == 0, done.output
     assert "yours" in done.output

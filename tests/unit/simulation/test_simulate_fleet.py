@@ -1,4 +1,4 @@
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from typing import Any
 
 import pytest
@@ -17,17 +17,17 @@ from local.simulation.traces import Arrival
 from ml_service.domain.scaling import ScalingAction
 from ml_service.domain.scaling_policy import ScalingPreset, make_policy
 
+MOVES = {"moves_waiting": True}
 OUT, IN = ScalingAction.SCALE_OUT, ScalingAction.SCALE_IN
 
 
 def simulate(
     trace: Sequence[tuple[float, float]],
     preset: str = "streak",
-    *,
-    moves_waiting: bool = False,
+    parameters: Mapping[str, Any] | None = None,
     **options: Any,
 ) -> SimulationRecord:
-    policy = make_policy(ScalingPreset(preset), threshold=5, moves_waiting=moves_waiting)
+    policy = make_policy(ScalingPreset(preset), threshold=5, **(parameters or {}))
     arrivals = [Arrival(*arrival) for arrival in trace]
     return simulate_fleet(arrivals, SimulationOptions(policy, **options))
 
@@ -70,7 +70,7 @@ def test_what_waits_on_an_instance_stays_there_and_what_waits_in_the_queue_does_
 
 def test_where_prompts_move_what_waits_goes_to_the_new_instance():
     jobs = [(30, 100)] * 12
-    record = simulate(jobs, moves_waiting=True)
+    record = simulate(jobs, parameters=MOVES)
     # Ten are left when it is ready, at 300: of those every second goes.
     assert record.moved == 5
     assert max(waits(record)) < 700
@@ -79,10 +79,11 @@ def test_where_prompts_move_what_waits_goes_to_the_new_instance():
 
 def test_a_prompt_moves_only_where_fewer_are_before_it_and_never_once_it_runs():
     jobs = [(0, 1000), (1, 1000), (2, 30), (3, 30)]
-    record = simulate(jobs, minimum=2, moves_waiting=True)
+    record = simulate(jobs, parameters=MOVES, minimum=2)
     assert (record.moved, waits(record)) == (0, [0, 0, 998, 998])
     # The first instance is idle at 100, and the prompt behind the long one looks every 15 s.
-    record = simulate([(0, 100), (1, 1000), (2, 30), (3, 30)], minimum=2, moves_waiting=True)
+    jobs = [(0, 100), (1, 1000), (2, 30), (3, 30)]
+    record = simulate(jobs, parameters=MOVES, minimum=2)
     assert record.moved == 1
     assert waits(record) == [0, 0, 98, 135]
 

@@ -26,7 +26,7 @@ class ScalingPreset(StrEnum):
     STREAK = "streak"
     """The plain rule."""
     NEED = "need"
-    """The plain rule with every improvement, but for moving prompts: few wait on an instance."""
+    """The plain rule with every improvement."""
     ELASTIC = "elastic"
     """As many instances as jobs, and none without."""
 
@@ -154,6 +154,7 @@ _PRESETS: dict[ScalingPreset, dict[str, object]] = {
         "counts_backlog": True,
         "sizes_step_by_need": True,
         "shrinks_by_need": True,
+        "moves_waiting": True,
         "checks_per_tick": 4,
         "in_checks": 60,
         # A start-up: before it is over, nobody knows what the last action was worth.
