@@ -213,9 +213,11 @@ class _Simulation:
         ahead = server.prompts.index(job)
         if ahead == 0:
             return
-        views = (other.view for other in self._servers.values())
-        avoid = (server.view.key,)
-        place = find_shorter_queue(views, slots=self._slots, ahead=ahead, avoid=avoid)
+        place = None
+        if not self._queue:  # what waits there would have taken any free slot
+            views = (other.view for other in self._servers.values())
+            avoid = (server.view.key,)
+            place = find_shorter_queue(views, slots=self._slots, ahead=ahead, avoid=avoid)
         if place is None:
             self._plan_move(job, server)
             return

@@ -57,6 +57,7 @@ def test_a_fleet_names_its_preset_and_what_differs():
         ({"preset": "best"}, "best"),
         ({"out_cooldwn": 5}, "out_cooldwn"),
         ({"checks_per_tick": 99}, "checks_per_tick"),
+        ({"threshold": 4}, "threshold is a parameter of its own"),
     ],
 )
 def test_a_policy_that_cannot_be_is_refused_when_it_is_read(scaling: dict[str, Any], said: str):

@@ -58,6 +58,7 @@ def test_a_policy_of_ones_own_is_given_as_a_stage_has_it(trace: Path):
     [
         ["--policy", "best"],
         ["--policy", '{"out_cooldwn": 5}'],
+        ["--policy", '{"threshold": 4}'],
         ["--policy", "{5"],
         ["--min", "4", "--max", "3"],
         ["--max", "0"],

@@ -183,9 +183,10 @@ def make_policy(preset: ScalingPreset, **parameters: object) -> ScalingPolicy:
 def read_policy(parameters: Mapping[str, Any], *, threshold: int) -> ScalingPolicy:
     """The policy that a stage's parameters ask for: a preset's, and what differs from it.
 
-    Without a ``preset`` it is the plain rule. Raises as ``make_policy`` does, and ValueError for a
-    preset that there is not.
+    Without a ``preset`` it is the plain rule. Raises ValueError naming what is wrong.
     """
     others = dict(parameters)
+    if "threshold" in others:
+        raise ValueError("threshold is a parameter of its own, beside the policy")
     preset = ScalingPreset(others.pop("preset", ScalingPreset.STREAK))
     return make_policy(preset, threshold=threshold, **others)
