@@ -29,7 +29,7 @@ def print_comparison(terminal: Console, comparison: Comparison, *, price: float)
 
 def _tabulate(summaries: Sequence[SimulationSummary], price: float) -> Table:
     table = Table(title="waits in seconds")
-    table.add_column("policy")
+    table.add_column("policy", no_wrap=True)
     for name in (
         *_WAITS,
         "instance hours",
