@@ -16,6 +16,10 @@ _COMPARISONS: Final[Mapping[str, Callable[[float, float], bool]]] = {
     "LessThanOrEqualToThreshold": operator.le,
 }
 
+# CloudWatch looks at some more periods than an alarm names, to have enough values if some lack.
+# How many is not documented for all; its own example has five for three.
+_SPARE_PERIODS: Final = 2
+
 
 def judge_alarm(
     alarm: Mapping[str, Any], store: MetricStore, *, now: float, state: AlarmState
@@ -24,10 +28,10 @@ def judge_alarm(
 
     The alarm is as CloudWatch's API describes it; all of its periods have to be out of the limit.
     """
-    period = _find_period(alarm)
+    period = find_period(alarm)
     datapoints = [
         _compute_datapoint(alarm, store, start=now - period * number, seconds=period)
-        for number in range(1, alarm["EvaluationPeriods"] + 1)
+        for number in range(1, alarm["EvaluationPeriods"] + _SPARE_PERIODS + 1)
     ]
     return judge_datapoints(alarm, datapoints, state=state)
 
@@ -35,18 +39,26 @@ def judge_alarm(
 def judge_datapoints(
     alarm: Mapping[str, Any], datapoints: Sequence[float | None], *, state: AlarmState
 ) -> AlarmState:
-    """Give the state that follows from the values of an alarm's periods, None where one lacks."""
+    """Give the state that follows from the values of the latest periods, None where one lacks.
+
+    The latest comes first. Values that lack are made up for only where the others are too few.
+    """
     exceeds = _COMPARISONS[alarm["ComparisonOperator"]]
-    missing = alarm.get("TreatMissingData", "missing")
-    verdicts = []
-    for value in datapoints:
-        if value is not None:
-            verdicts.append(exceeds(value, alarm["Threshold"]))
-        elif missing in ("breaching", "notBreaching"):
-            verdicts.append(missing == "breaching")
-    if not verdicts:
-        return state if missing == "ignore" else "INSUFFICIENT_DATA"
-    return "ALARM" if all(verdicts) else "OK"
+    needed = alarm["EvaluationPeriods"]
+    verdicts = [exceeds(value, alarm["Threshold"]) for value in datapoints if value is not None]
+    if not all(verdicts[:needed]):
+        return "OK"
+    if len(verdicts) >= needed:
+        return "ALARM"
+    match alarm.get("TreatMissingData", "missing"):
+        case "breaching":
+            return "ALARM"
+        case "notBreaching":
+            return "OK"
+        case "ignore":
+            return state
+        case _:
+            return "ALARM" if verdicts else "INSUFFICIENT_DATA"
 
 
 def list_metrics(alarm: Mapping[str, Any]) -> Mapping[str, tuple[Metric, str]]:
@@ -61,7 +73,8 @@ def list_metrics(alarm: Mapping[str, Any]) -> Mapping[str, tuple[Metric, str]]:
     }
 
 
-def _find_period(alarm: Mapping[str, Any]) -> int:
+def find_period(alarm: Mapping[str, Any]) -> int:
+    """Give the seconds of one of an alarm's periods."""
     periods = [q["MetricStat"]["Period"] for q in alarm.get("Metrics") or () if "MetricStat" in q]
     return max(int(max(periods) if periods else alarm["Period"]), MINUTE)
 

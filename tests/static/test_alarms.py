@@ -16,6 +16,7 @@ from tests.static.test_names import LOGICAL_PREFIXES
 # What AWS itself measures, as its documentation of each service names it.
 _AWS_METRICS = {
     ("AWS/Lambda", "Errors"): {"FunctionName"},
+    ("AWS/Lambda", "Url5xxCount"): {"FunctionName"},
     ("AWS/SQS", "ApproximateAgeOfOldestMessage"): {"QueueName"},
     ("AWS/SQS", "ApproximateNumberOfMessagesVisible"): {"QueueName"},
     ("AWS/States", "ExecutionsFailed"): {"StateMachineArn"},

@@ -118,24 +118,38 @@ def test_metric_math_that_is_not_known_is_refused(expression: str):
 @pytest.mark.parametrize(
     ("missing", "datapoints", "state"),
     [
-        ("notBreaching", [6, 6, 6], "ALARM"),
-        ("notBreaching", [6, 5, 6], "OK"),
-        ("notBreaching", [6, None, 6], "OK"),
-        ("breaching", [6, None, None], "ALARM"),
-        ("breaching", [None, None, None], "ALARM"),
-        ("ignore", [None, None, None], "before"),
-        ("ignore", [6, None, None], "ALARM"),
-        ("missing", [None, None, None], "INSUFFICIENT_DATA"),
+        ("notBreaching", [6, 6, 6, 5, 5], "ALARM"),
+        ("notBreaching", [6, 5, 6, 6, 6], "OK"),
+        ("notBreaching", [6, None, 6, 6, None], "ALARM"),
+        ("notBreaching", [6, None, 6, 5, 6], "OK"),
+        ("notBreaching", [6, None, 6, None, None], "OK"),
+        ("breaching", [6, None, None, None, None], "ALARM"),
+        ("breaching", [None, None, None, None, None], "ALARM"),
+        ("breaching", [None, None, None, None, 5], "OK"),
+        ("ignore", [None, None, None, None, None], "before"),
+        ("ignore", [6, None, None, None, None], "before"),
+        ("ignore", [5, None, None, None, None], "OK"),
+        ("missing", [6, None, None, None, None], "ALARM"),
+        ("missing", [None, None, None, None, None], "INSUFFICIENT_DATA"),
     ],
 )
 def test_an_alarm_rings_when_all_its_periods_exceed_the_limit(missing, datapoints, state):
+    """What lacks is made up for by older values, and only then as the alarm says."""
     alarm = {**ALARM, "TreatMissingData": missing}
     assert judge_datapoints(alarm, datapoints, state="before") == state
 
 
 def test_an_alarm_looks_at_the_periods_before_the_minute():
     store = MetricStore()
-    for minute in (0, 1, 2):
-        store.put(LENGTH, minute * 60, [6])
+    for minute, value in enumerate([6, 6, 6, 5]):
+        store.put(LENGTH, minute * 60, [value])
     states = [judge_alarm(ALARM, store, now=60 * n, state="OK") for n in (2, 3, 4)]
     assert states == ["OK", "ALARM", "OK"]
+
+
+def test_periods_may_be_longer_than_a_minute():
+    store = MetricStore()
+    for minute in range(10):
+        store.put(LENGTH, minute * 60, [6])
+    alarm = {**ALARM, "Period": 300, "EvaluationPeriods": 2, "Statistic": "Minimum"}
+    assert [judge_alarm(alarm, store, now=now, state="OK") for now in (300, 600)] == ["OK", "ALARM"]
