@@ -7,6 +7,7 @@ import random
 import shutil
 import tempfile
 import threading
+import uuid
 from collections.abc import Awaitable, Callable, Coroutine, Iterator, Mapping, Sequence
 from contextlib import AsyncExitStack, contextmanager
 from dataclasses import dataclass
@@ -23,6 +24,7 @@ from local.aws.fleet_watch import FleetWatch, ServerChoice
 from local.aws.gateway import EXECUTION_REPORTS_PATH, Gateway
 from local.aws.lambda_runtime import LambdaRuntime, RuntimeClient
 from local.aws.loopback_subnet import claim_subnet
+from local.aws.mapping_routes import MappingRoutes
 from local.aws.moto_server import MotoServer
 from local.aws.stack import DeployedStack, StackSpec, deploy_stack
 from local.aws.virtual_clock import VirtualClock
@@ -38,7 +40,8 @@ T = TypeVar("T")
 class AwsOptions:
     """How an embedded AWS runs: port 0 takes a free one, speed is virtual seconds per second.
 
-    ``pages`` is shown to browsers on the same port, below PAGES_PATH.
+    ``pages`` is shown to browsers on the same port, below PAGES_PATH. ``url_callers`` are the
+    access keys that may use functions' URLs of AuthType AWS_IAM, with their secrets; None: anybody.
     """
 
     port: int = 0
@@ -47,6 +50,7 @@ class AwsOptions:
     runtime_client: RuntimeClient | None = None
     show_function_logs: bool = False
     pages: web.Application | None = None
+    url_callers: Mapping[str, str] | None = None
 
 
 @dataclass(frozen=True)
@@ -72,6 +76,7 @@ class EmbeddedAws:
         runtime: LambdaRuntime,
         cleanup: AsyncExitStack,
         *,
+        mappings: MappingRoutes,
         run_folder: Path,
         has_logs: bool,
     ) -> None:
@@ -84,6 +89,7 @@ class EmbeddedAws:
         self._runtime = runtime
         self._rules = EventRules(self.clients, runtime, clock)
         self.alarms = AlarmWatch(self.clients, clock, run_folder)
+        self._mappings = mappings
         self._has_logs = has_logs
         self._stacks: list[DeployedStack] = []
         self._cleanup = cleanup
@@ -96,7 +102,13 @@ class EmbeddedAws:
         """
         async with AsyncExitStack() as cleanup:
             clock = VirtualClock.starting_now(options.speed)
-            gateway = await Gateway.start(options.port, options.pages)
+            mappings = MappingRoutes(options.region)
+            gateway = await Gateway.start(
+                options.port,
+                options.pages,
+                routes=mappings.list_routes(),
+                url_callers=options.url_callers,
+            )
             cleanup.push_async_callback(gateway.stop)
             moto, _ = await asyncio.gather(
                 MotoServer.start(
@@ -124,6 +136,7 @@ class EmbeddedAws:
                 moto,
                 runtime,
                 cleanup.pop_all(),
+                mappings=mappings,
                 run_folder=run_folder,
                 has_logs=not options.show_function_logs,
             )
@@ -132,6 +145,7 @@ class EmbeddedAws:
                 runtime=runtime,
                 autoscaling=moto.clients.autoscaling,
                 report=aws.take_execution_report,
+                take_url_answer=aws.alarms.take_url_answer,
             )
             return aws
 
@@ -174,6 +188,7 @@ class EmbeddedAws:
                 poller = QueuePoller(mapping, self.clients, self._runtime)
                 self._cleanup.push_async_callback(poller.stop)
                 poller.start()
+                self._mappings.add(str(uuid.uuid4()), poller)
         self._cleanup.push_async_callback(self._rules.stop)
         await self._rules.start()
         if self._has_logs:  # else nothing is measured that could be read

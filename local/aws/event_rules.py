@@ -33,6 +33,7 @@ class _Target:
 
 @dataclass(frozen=True)
 class _Rule:
+    name: str
     arn: str
     pattern: str | None
     period_seconds: int | None
@@ -40,7 +41,10 @@ class _Rule:
 
 
 class EventRules:
-    """The rules of the default bus whose targets are functions."""
+    """The rules of the default bus whose targets are functions.
+
+    They are read when events start; a schedule that is disabled later rests until it is enabled.
+    """
 
     def __init__(self, clients: AwsClients, runtime: LambdaRuntime, clock: VirtualClock) -> None:
         """Take where the rules stand and who runs their targets."""
@@ -107,10 +111,19 @@ class EventRules:
         count = 0
         while True:
             at = virtual_began + count * period_seconds
-            self._deliver(rule, self._event("aws.events", "Scheduled Event", [rule.arn], {}, at))
+            if await asyncio.to_thread(self._is_enabled, rule):
+                event = self._event("aws.events", "Scheduled Event", [rule.arn], {}, at)
+                self._deliver(rule, event)
             passed = (time.monotonic() - began) / real_period
             count = max(count, int(passed)) + 1
             await asyncio.sleep(began + count * real_period - time.monotonic())
+
+    def _is_enabled(self, rule: _Rule) -> bool:
+        events = self._clients.events
+        try:
+            return events.describe_rule(Name=rule.name)["State"] != "DISABLED"
+        except events.exceptions.ResourceNotFoundException:
+            return False  # it was deleted
 
     def _read_rules(self) -> list[_Rule]:
         rules = []
@@ -125,6 +138,7 @@ class EventRules:
                 answer = self._clients.events.list_targets_by_rule(Rule=rule["Name"])
                 rules.append(
                     _Rule(
+                        name=rule["Name"],
                         arn=rule["Arn"],
                         pattern=rule.get("EventPattern"),
                         period_seconds=period,

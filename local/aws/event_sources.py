@@ -40,7 +40,7 @@ class QueuePoller:
         self, mapping: EventSourceMapping, clients: AwsClients, runtime: LambdaRuntime
     ) -> None:
         """Take the mapping; ``clients`` should speak to moto directly."""
-        self._mapping = mapping
+        self.mapping = mapping
         self._clients = clients
         self._runtime = runtime
         name = mapping.queue_arn.rpartition(":")[2]
@@ -50,6 +50,23 @@ class QueuePoller:
         self._slots = asyncio.Semaphore(mapping.maximum_concurrency)
         self._batches: set[asyncio.Task[None]] = set()
         self._loop_task: asyncio.Task[None] | None = None
+        self._enabled = asyncio.Event()
+        self._enabled.set()
+        self._is_polling = False
+
+    @property
+    def state(self) -> str:
+        """Enabled, Disabling (a poll is still under way) or Disabled, as Lambda calls it."""
+        if self._enabled.is_set():
+            return "Enabled"
+        return "Disabling" if self._is_polling else "Disabled"
+
+    def switch(self, *, enabled: bool) -> None:
+        """Go on polling, or do not begin another poll."""
+        if enabled:
+            self._enabled.set()
+        else:
+            self._enabled.clear()
 
     def start(self) -> None:
         """Begin to poll."""
@@ -65,13 +82,17 @@ class QueuePoller:
 
     async def _poll(self) -> None:
         while True:
+            await self._enabled.wait()
             await self._slots.acquire()
+            self._is_polling = True
             try:
                 batch = await self._collect_batch()
             except (BotoCoreError, ClientError):
                 _log.exception("A queue cannot be read", extra={"queue": self._queue_url})
                 await asyncio.sleep(_PAUSE_AFTER_ERROR_SECONDS)
                 batch = []
+            finally:
+                self._is_polling = False
             if not batch:
                 self._slots.release()
                 continue
@@ -81,7 +102,7 @@ class QueuePoller:
 
     async def _collect_batch(self) -> "list[MessageTypeDef]":
         """Receive a batch: without a window what is there, with one until it is full or over."""
-        mapping = self._mapping
+        mapping = self.mapping
         batch = await self._receive(mapping.batch_size, _LONG_POLL_SECONDS)
         end = time.monotonic() + mapping.window_seconds
         while batch and len(batch) < mapping.batch_size and time.monotonic() < end:
@@ -116,7 +137,7 @@ class QueuePoller:
             self._slots.release()
 
     def _is_wanted(self, record: dict[str, Any]) -> bool:
-        patterns = self._mapping.filter_patterns
+        patterns = self.mapping.filter_patterns
         if not patterns:
             return True
         body = record["body"]
@@ -127,14 +148,14 @@ class QueuePoller:
     async def _invoke(self, records: list[dict[str, Any]]) -> list[dict[str, Any]]:
         """Give the function a batch; return the records that are done."""
         payload = json.dumps({"Records": records}).encode()
-        name = self._mapping.function_name
+        name = self.mapping.function_name
         try:
             result = await self._runtime.invoke(name, payload, str(uuid.uuid4()))
         except TooManyRequestsError:
             return []
         if result.failed:
             return []
-        if not self._mapping.reports_failures:
+        if not self.mapping.reports_failures:
             return records
         return select_successes(records, result.payload)
 
@@ -164,7 +185,7 @@ class QueuePoller:
             },
             "md5OfBody": message["MD5OfBody"],
             "eventSource": "aws:sqs",
-            "eventSourceARN": self._mapping.queue_arn,
+            "eventSourceARN": self.mapping.queue_arn,
             "awsRegion": self._clients.region,
         }
 

@@ -5,7 +5,7 @@ import errno
 import json
 import re
 import uuid
-from collections.abc import Awaitable, Callable, Mapping
+from collections.abc import Awaitable, Callable, Mapping, Sequence
 from dataclasses import dataclass
 from datetime import UTC, datetime, timedelta
 from typing import TYPE_CHECKING, Any, Final
@@ -20,6 +20,7 @@ from yarl import URL
 from local.aws import http_events
 from local.aws.errors import PortInUseError
 from local.aws.lambda_runtime import FunctionNotFoundError, LambdaRuntime, TooManyRequestsError
+from local.aws.signatures import refuse_signature
 
 if TYPE_CHECKING:
     from types_boto3_autoscaling import AutoScalingClient
@@ -62,6 +63,7 @@ _HOP_BY_HOP: Final = frozenset(
 )
 
 ReportHandler = Callable[[dict[str, Any]], Awaitable[None]]
+UrlAnswerHandler = Callable[[str, int], None]
 
 
 class _LambdaError(Exception):
@@ -80,20 +82,29 @@ class _Backends:
     runtime: LambdaRuntime
     autoscaling: "AutoScalingClient"
     report: ReportHandler
+    take_url_answer: UrlAnswerHandler
 
 
 class Gateway:
     """The HTTP server that any SDK is pointed to."""
 
-    def __init__(self, pages: web.Application | None = None) -> None:
+    def __init__(
+        self,
+        pages: web.Application | None = None,
+        routes: Sequence[web.RouteDef] = (),
+        url_callers: Mapping[str, str] | None = None,
+    ) -> None:
         """Make a gateway that answers "not ready" until it is connected.
 
-        ``pages`` is served below PAGES_PATH.
+        ``pages`` is served below PAGES_PATH, ``routes`` as they are. ``url_callers`` are the access
+        keys that may use functions' URLs of AuthType AWS_IAM, with their secrets; None: anybody.
         """
+        self._url_callers = url_callers
         self.endpoint = ""
         self._backends: _Backends | None = None
         self._capacity_lock = asyncio.Lock()
         application = web.Application(client_max_size=_BODY_LIMIT)
+        application.router.add_routes(routes)
         application.router.add_post(_INVOCATIONS_PATH, self._invoke)
         application.router.add_post(EXECUTION_REPORTS_PATH, self._take_report)
         application.router.add_post(WORKER_KILLS_PATH, self._kill_worker)
@@ -121,9 +132,15 @@ class Gateway:
         )
 
     @classmethod
-    async def start(cls, port: int, pages: web.Application | None = None) -> "Gateway":
+    async def start(
+        cls,
+        port: int,
+        pages: web.Application | None = None,
+        routes: Sequence[web.RouteDef] = (),
+        url_callers: Mapping[str, str] | None = None,
+    ) -> "Gateway":
         """Listen on a port, 0 for a free one; raises PortInUseError."""
-        gateway = cls(pages)
+        gateway = cls(pages, routes, url_callers)
         await gateway._runner.setup()
         try:
             await web.TCPSite(gateway._runner, HOST, port).start()
@@ -144,9 +161,13 @@ class Gateway:
         runtime: LambdaRuntime,
         autoscaling: "AutoScalingClient",
         report: ReportHandler,
+        take_url_answer: UrlAnswerHandler,
     ) -> None:
-        """Begin to answer: from ``runtime``, and from ``moto`` (its URL) for all the rest."""
-        self._backends = _Backends(moto.rstrip("/"), runtime, autoscaling, report)
+        """Begin to answer: from ``runtime``, and from ``moto`` (its URL) for all the rest.
+
+        ``take_url_answer`` is told of each answer of a function's URL: whose, and its status.
+        """
+        self._backends = _Backends(moto.rstrip("/"), runtime, autoscaling, report, take_url_answer)
 
     async def stop(self) -> None:
         """Stop listening and drop what is under way."""
@@ -212,11 +233,27 @@ class Gateway:
         return web.Response(body=result.payload, headers=headers, content_type="application/json")
 
     async def _serve_function(self, request: web.Request) -> web.Response:
-        """Answer a plain request by a function; whose it may be is not asked here."""
-        runtime, name = self._connected().runtime, request.match_info["name"]
+        """Answer a plain request by a function."""
+        backends, name = self._connected(), request.match_info["name"]
         prefix = "/" + request.path.split("/")[1] + "/"
-        if prefix == FUNCTION_URLS_PATH and not runtime.has_url(name):
+        if prefix != FUNCTION_URLS_PATH:
+            return await self._answer_by(backends.runtime, name, request, prefix)
+        auth = backends.runtime.find_url_auth(name)
+        if not auth:
             raise web.HTTPNotFound(text=f"no function {name} has a URL")
+        try:
+            if auth == "AWS_IAM" and self._url_callers is not None:
+                await _check_signature(request, self._url_callers)
+            response = await self._answer_by(backends.runtime, name, request, prefix)
+        except web.HTTPException as error:
+            backends.take_url_answer(name, error.status)
+            raise
+        backends.take_url_answer(name, response.status)
+        return response
+
+    async def _answer_by(
+        self, runtime: LambdaRuntime, name: str, request: web.Request, prefix: str
+    ) -> web.Response:
         request_id = str(uuid.uuid4())
         parts: dict[str, Any] = {
             "method": request.method,
@@ -320,6 +357,21 @@ def is_expired(query: Mapping[str, str], now: datetime) -> bool:
     except (KeyError, ValueError):
         return False
     return now > signed_at + lifetime
+
+
+async def _check_signature(request: web.Request, callers: Mapping[str, str]) -> None:
+    refusal = refuse_signature(
+        request.method,
+        str(request.url),
+        request.headers,
+        await request.read(),
+        callers=callers,
+        now=datetime.now(UTC),
+    )
+    if refusal is not None:
+        raise web.HTTPForbidden(
+            text=json.dumps({"Message": refusal}), content_type="application/json"
+        )
 
 
 async def _redirect_to_pages(_: web.Request) -> web.StreamResponse:

@@ -76,7 +76,8 @@ class FunctionConfig:
     retry_attempts: int = 2
     on_success: str | None = None
     """Name of the function that is told of each asynchronous call that succeeded."""
-    has_url: bool = False
+    url_auth: str = ""
+    """Who may use the function's URL, AWS_IAM or NONE; empty if it has none."""
 
 
 @dataclass(frozen=True)
@@ -128,7 +129,6 @@ class LambdaRuntime:
         self._show_logs = show_logs
         self._processes = choose_worker_processes(client or find_runtime_client(), run_folder)
         self._pools: dict[str, _FunctionPool] = {}
-        self._names_with_url: set[str] = set()
         self._start_slots = asyncio.Semaphore(os.cpu_count() or 1)
         self._background: set[asyncio.Task[None]] = set()
 
@@ -142,12 +142,11 @@ class LambdaRuntime:
             log_path=None if self._show_logs else self._run_folder / f"{config.name}.log",
         )
         self._pools[config.name] = _FunctionPool(start, self._start_slots)
-        if config.has_url:
-            self._names_with_url.add(config.name)
 
-    def has_url(self, name: str) -> bool:
-        """Whether a function of this name answers at a URL."""
-        return name in self._names_with_url
+    def find_url_auth(self, name: str) -> str:
+        """Who may use the URL of a function of this name; empty if there is none."""
+        pool = self._pools.get(name)
+        return pool.config.url_auth if pool is not None else ""
 
     async def invoke(self, name: str, payload: bytes, request_id: str) -> InvocationResult:
         """Run one invocation and wait for its end.
@@ -278,6 +277,7 @@ class _FunctionPool:
         self._starting: set[asyncio.Task[None]] = set()
         self._patience: asyncio.TimerHandle | None = None
         self._running = 0
+        self._is_stopped = False
 
     async def invoke(self, payload: bytes, request_id: str) -> InvocationResult:
         """Run one invocation; raises TooManyRequestsError at the reserved concurrency."""
@@ -336,7 +336,8 @@ class _FunctionPool:
         self._grow()
 
     async def stop(self) -> None:
-        """Kill all processes."""
+        """Kill all processes, and start none for calls that still come."""
+        self._is_stopped = True
         if self._patience is not None:
             self._patience.cancel()
         self._pending.clear()
@@ -347,7 +348,7 @@ class _FunctionPool:
 
     def _grow(self) -> None:
         """Start a process when calls wait for which none is on its way."""
-        if len(self._pending) <= len(self._starting):
+        if self._is_stopped or len(self._pending) <= len(self._starting):
             return
         if len(self._workers) + len(self._starting) >= _MOST_PROCESSES:
             return

@@ -16,8 +16,10 @@ from typing import Any
 import requests
 from botocore.config import Config
 from botocore.session import Session
+from moto.autoscaling.models import AutoScalingBackend, FakeAutoScalingGroup
 from moto.core import responses as core_responses
 from moto.dynamodb.models import DynamoDBBackend
+from moto.ec2.exceptions import EC2ClientError
 from moto.moto_server.werkzeug_app import DomainDispatcherApplication
 from moto.sqs import models as sqs_models
 from moto.sqs.models import Message, Queue, SQSBackend
@@ -210,6 +212,46 @@ def tell_age_of_messages() -> None:
 
     Queue.BASE_ATTRIBUTES = [*Queue.BASE_ATTRIBUTES, "ApproximateAgeOfOldestMessage"]
     Queue.approximate_age_of_oldest_message = property(age)  # type: ignore[attr-defined]
+
+
+def let_launches_fail() -> None:
+    """Let a group be short of instances where EC2 refuses to launch them.
+
+    It tries again whenever somebody looks at it. moto would fail the call that has changed the
+    group, and never try again.
+    """
+    lock = threading.RLock()
+    set_desired = FakeAutoScalingGroup.set_desired_capacity
+    launch = FakeAutoScalingGroup.replace_autoscaling_group_instances
+    describe = AutoScalingBackend.describe_auto_scaling_groups
+    short: set[FakeAutoScalingGroup] = set()
+
+    def try_to_launch(
+        self: FakeAutoScalingGroup, count_needed: int, propagated_tags: dict[str, str]
+    ) -> None:
+        with lock:
+            short.discard(self)
+            try:
+                launch(self, count_needed, propagated_tags)
+            except EC2ClientError:
+                short.add(self)
+
+    def set_desired_alone(self: FakeAutoScalingGroup, new_capacity: int | None) -> None:
+        with lock:
+            set_desired(self, new_capacity)
+
+    def describe_and_try_again(self: AutoScalingBackend, *args: Any, **kwargs: Any) -> Any:
+        with lock:
+            for group in self.autoscaling_groups.values():
+                if group in short:
+                    set_desired(group, group.desired_capacity)
+        return describe(self, *args, **kwargs)
+
+    FakeAutoScalingGroup.replace_autoscaling_group_instances = try_to_launch  # type: ignore[method-assign]
+    FakeAutoScalingGroup.set_desired_capacity = set_desired_alone  # type: ignore[method-assign]
+    AutoScalingBackend.describe_auto_scaling_groups = (  # type: ignore[method-assign]
+        describe_and_try_again
+    )
 
 
 def _describe_end(execution: Execution) -> dict[str, Any]:

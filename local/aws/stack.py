@@ -80,14 +80,15 @@ def deploy_stack(
         if resource.type == plans.EVENT_INVOKE_CONFIG
     }
     urls = {
-        resource.logical_id: properties["TargetFunctionArn"].rpartition(":")[2]
+        resource.logical_id: (properties["TargetFunctionArn"].rpartition(":")[2], properties)
         for resource, properties in held
         if resource.type == plans.FUNCTION_URL
     }
+    url_auths = {name: str(properties["AuthType"]) for name, properties in urls.values()}
     # What the transform leaves of a reference to the resource, and what it refers to here.
     url_outputs = {
         f"{logical_id}.FunctionUrl": f"{endpoint}{FUNCTION_URLS_PATH}{name}/"
-        for logical_id, name in urls.items()
+        for logical_id, (name, _) in urls.items()
     }
     prefix = _queue_url_prefix(clients.region)
     return DeployedStack(
@@ -107,7 +108,7 @@ def deploy_stack(
                 invoke_config=invoke_configs.get(physical_ids[logical_id], {}),
                 spec=spec,
                 endpoint=endpoint,
-                has_url=physical_ids[logical_id] in urls.values(),
+                url_auth=url_auths.get(physical_ids[logical_id], ""),
             )
             for logical_id, folders in plan.functions.items()
         ),
@@ -167,7 +168,7 @@ def _read_function(
     invoke_config: Mapping[str, Any],
     spec: StackSpec,
     endpoint: str,
-    has_url: bool,
+    url_auth: str,
 ) -> FunctionConfig:
     """Read a function back from moto, where its intrinsics are resolved."""
     answer = clients.functions.get_function(FunctionName=name)
@@ -188,13 +189,13 @@ def _read_function(
             built if (built := layer / "python").is_dir() else layer for layer in folders.layers
         ),
         # Who is given a presigned URL knows no other address than the gateway's.
-        environment=variables | ({"AWS_ENDPOINT_URL_S3": endpoint} if has_url else {}),
+        environment=variables | ({"AWS_ENDPOINT_URL_S3": endpoint} if url_auth else {}),
         timeout_seconds=configuration["Timeout"],
         memory_mb=configuration["MemorySize"],
         reserved_concurrency=answer.get("Concurrency", {}).get("ReservedConcurrentExecutions"),
         retry_attempts=int(invoke_config.get("MaximumRetryAttempts", 2)),
         on_success=_read_destination(invoke_config),
-        has_url=has_url,
+        url_auth=url_auth,
     )
 
 

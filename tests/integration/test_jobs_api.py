@@ -5,12 +5,18 @@ import time
 from collections.abc import Callable, Iterator, Mapping
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
+from datetime import UTC, datetime, timedelta
 from pathlib import Path
 from typing import Any
 
 import pytest
 import requests
+from botocore import auth
+from botocore.auth import SigV4Auth
+from botocore.awsrequest import AWSRequest
+from botocore.credentials import Credentials
 from PIL import Image
+from requests.auth import AuthBase
 
 from local.aws.embedded_aws import AwsOptions, EmbeddedAws, running_embedded_aws
 from local.local_mode import LocalOptions, deploy_ml_service, deploy_stage
@@ -23,6 +29,22 @@ KITE = {"workflow": "text-to-image", "inputs": {"positive_prompt": "a red kite"}
 
 
 @dataclass(frozen=True)
+class Signer(AuthBase):
+    """Signs requests as the user of an access key."""
+
+    key: str = "caller"
+    secret: str = "of the caller"  # noqa: S105  (the embedded AWS knows it from here)
+    service: str = "lambda"
+
+    def __call__(self, request: requests.PreparedRequest) -> requests.PreparedRequest:
+        signed = AWSRequest(request.method, request.url, data=request.body)
+        credentials = Credentials(self.key, self.secret)
+        SigV4Auth(credentials, self.service, "us-east-1").add_auth(signed)
+        request.headers.update(dict(signed.headers))
+        return request
+
+
+@dataclass(frozen=True)
 class Api:
     """A client of one stage's API."""
 
@@ -30,7 +52,11 @@ class Api:
 
     def call(self, method: str, path: str, **options: Any) -> requests.Response:
         return requests.request(
-            method, self.url + path, timeout=90, allow_redirects=False, **options
+            method,
+            self.url + path,
+            timeout=90,
+            allow_redirects=False,
+            **{"auth": Signer(), **options},
         )
 
     def send(self, headers: Mapping[str, str] | None = None) -> str:
@@ -69,8 +95,46 @@ def stages(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Stages]:
         dev = await deploy_stage(aws, "dev", await aws.create_network())
         return Stages(Api(prod.jobs_api_url), Api(dev.outputs["JobsApiUrl"]))
 
-    with running_embedded_aws(deploy, AwsOptions(speed=SPEED)) as running:
+    callers = {Signer.key: Signer.secret}
+    with running_embedded_aws(deploy, AwsOptions(speed=SPEED, url_callers=callers)) as running:
         yield running.deployed
+
+
+class OldSigner(Signer):
+    """Signs as if it were ten minutes ago."""
+
+    def __call__(self, request: requests.PreparedRequest) -> requests.PreparedRequest:
+        with pytest.MonkeyPatch.context() as patch:
+            past = datetime.now(UTC) - timedelta(minutes=10)
+            patch.setattr(auth, "get_current_datetime", lambda: past)
+            return super().__call__(request)
+
+
+class Tamperer(Signer):
+    """Changes what was signed."""
+
+    def __call__(self, request: requests.PreparedRequest) -> requests.PreparedRequest:
+        signed = super().__call__(request)
+        signed.url = f"{signed.url}?limit=100"
+        return signed
+
+
+@pytest.mark.parametrize(
+    ("signer", "why"),
+    [
+        (None, "Missing Authentication Token"),
+        (Signer(key="stranger"), "Forbidden"),
+        (Signer(service="s3"), "Forbidden"),
+        (Signer(secret="a guess"), "does not match"),  # noqa: S106
+        (OldSigner(), "Signature expired"),
+        (Tamperer(), "does not match"),
+    ],
+)
+def test_who_may_not_use_the_api_is_refused(stages: Stages, signer: AuthBase | None, why: str):
+    """The URL asks for a caller's signature, as the template says; no function is called."""
+    answer = stages.prod.call("GET", "jobs", auth=signer)
+    assert answer.status_code == 403
+    assert why in answer.json()["Message"]
 
 
 def test_two_stages_share_an_instance_and_never_touch_each_others_jobs(stages: Stages):

@@ -1,5 +1,7 @@
 """Cancelling one job, wherever it stands."""
 
+import pytest
+
 from ml_service.domain.jobs import JobState
 from tests.api_world import ApiWorld, submitted, succeeded
 from tests.makers import JOB_ID, make_instance, make_job
@@ -36,6 +38,15 @@ def test_a_finished_job_stays_as_it_is(api: ApiWorld):
     assert (answer.status, answer.json["code"]) == (409, "JOB_CLOSED")
     assert api.jobs.get(JOB_ID) == done
     assert api.stopper.stopped == []
+
+
+@pytest.mark.parametrize("state", [JobState.FAILED, JobState.EXPIRED])
+def test_a_job_that_ended_otherwise_cannot_be_cancelled(api: ApiWorld, state: JobState):
+    ended = make_job(state=state)
+    api.jobs.add(ended)
+    answer = api.request("DELETE", f"/jobs/{JOB_ID}")
+    assert (answer.status, answer.json["code"]) == (409, "JOB_CLOSED")
+    assert api.jobs.get(JOB_ID) == ended
 
 
 def test_a_job_whose_result_is_stored_already_has_succeeded(api: ApiWorld):

@@ -87,8 +87,9 @@ def test_a_job_that_is_not_done_has_no_output_yet(api: ApiWorld):
     assert (answer.status, answer.json["code"]) == (409, "JOB_NOT_DONE")
 
 
-def test_a_job_that_failed_has_no_output(api: ApiWorld):
-    api.jobs.add(make_job(state=JobState.FAILED))
+@pytest.mark.parametrize("state", [JobState.FAILED, JobState.EXPIRED, JobState.CANCELLED])
+def test_a_job_without_a_result_has_no_output(api: ApiWorld, state: JobState):
+    api.jobs.add(make_job(state=state))
     answer = api.request("GET", URL)
     assert (answer.status, answer.json["code"]) == (404, "NO_OUTPUT")
 
