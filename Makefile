@@ -60,6 +60,10 @@ faults: setup ## Prove every row of the list of faults and bad inputs, and print
 	$(BIN)/python -m pytest -q -m long
 	@$(BIN)/python -m scripts.print_fault_table -n 2 --dist loadfile
 
+.PHONY: alarms
+alarms: setup ## Break a stage until each of its alarms rings, and mend it until each is quiet
+	$(BIN)/python -m pytest -q -m long tests/integration/test_alarms_ring.py
+
 .PHONY: chaos
 chaos: setup ## Run 1,000 jobs while instances and functions are killed at random
 	@$(BIN)/ml-service chaos

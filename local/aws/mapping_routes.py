@@ -8,7 +8,7 @@ from aiohttp import web
 from local.aws.event_rules import ACCOUNT_ID
 from local.aws.event_sources import QueuePoller
 
-_PATH: Final = "/2015-03-31/event-source-mappings/"
+_PATH: Final = "/2015-03-31/event-source-mappings"
 
 
 class MappingRoutes:
@@ -25,7 +25,7 @@ class MappingRoutes:
 
     def list_routes(self) -> Sequence[web.RouteDef]:
         """What a server has to answer."""
-        return [web.get(_PATH, self._list), web.put(_PATH + "{id}", self._update)]
+        return [web.get(_PATH, self._list), web.put(_PATH + "/{id}", self._update)]
 
     async def _list(self, request: web.Request) -> web.Response:
         wanted = request.query.get("FunctionName", "").rpartition(":")[2]

@@ -19,7 +19,6 @@ from botocore.session import Session
 from moto.autoscaling.models import AutoScalingBackend, FakeAutoScalingGroup
 from moto.core import responses as core_responses
 from moto.dynamodb.models import DynamoDBBackend
-from moto.ec2.exceptions import EC2ClientError
 from moto.moto_server.werkzeug_app import DomainDispatcherApplication
 from moto.sqs import models as sqs_models
 from moto.sqs.models import Message, Queue, SQSBackend
@@ -215,7 +214,7 @@ def tell_age_of_messages() -> None:
 
 
 def let_launches_fail() -> None:
-    """Let a group be short of instances where EC2 refuses to launch them.
+    """Let a group be short of instances while its launch template is gone.
 
     It tries again whenever somebody looks at it. moto would fail the call that has changed the
     group, and never try again.
@@ -229,12 +228,13 @@ def let_launches_fail() -> None:
     def try_to_launch(
         self: FakeAutoScalingGroup, count_needed: int, propagated_tags: dict[str, str]
     ) -> None:
+        template, ec2 = self.ec2_launch_template, self.autoscaling_backend.ec2_backend
         with lock:
-            short.discard(self)
-            try:
-                launch(self, count_needed, propagated_tags)
-            except EC2ClientError:
+            if template is not None and template.id not in ec2.launch_templates:
                 short.add(self)
+                return
+            short.discard(self)
+            launch(self, count_needed, propagated_tags)
 
     def set_desired_alone(self: FakeAutoScalingGroup, new_capacity: int | None) -> None:
         with lock:

@@ -291,3 +291,37 @@ def test_of_many_writers_under_one_condition_one_writes() -> None:
         """,
     )
     assert winners == "20"
+
+
+def test_a_group_whose_launch_template_is_gone_launches_when_it_is_back() -> None:
+    counts = _run_patched(
+        "let_launches_fail",
+        """
+        ec2, groups = boto3.client("ec2"), boto3.client("autoscaling")
+
+        def make_template():
+            data = {"ImageId": "ami-12c6146b", "InstanceType": "t3.micro"}
+            answer = ec2.create_launch_template(LaunchTemplateName="t", LaunchTemplateData=data)
+            return {"LaunchTemplateId": answer["LaunchTemplate"]["LaunchTemplateId"]}
+
+        def list_instances():
+            (group,) = groups.describe_auto_scaling_groups()["AutoScalingGroups"]
+            return [instance["InstanceId"] for instance in group["Instances"]]
+
+        template, group = make_template(), {"AutoScalingGroupName": "g"}
+        groups.create_auto_scaling_group(
+            **group, LaunchTemplate=template, MinSize=1, MaxSize=3, DesiredCapacity=1,
+            AvailabilityZones=["us-east-1a"],
+        )
+        (lost,) = list_instances()
+        ec2.delete_launch_template(**template)
+        groups.terminate_instance_in_auto_scaling_group(
+            InstanceId=lost, ShouldDecrementDesiredCapacity=False
+        )
+        groups.set_desired_capacity(**group, DesiredCapacity=2)
+        without = len(list_instances())
+        groups.update_auto_scaling_group(**group, LaunchTemplate=make_template())
+        print(without, len(list_instances()), len(list_instances()))
+        """,
+    )
+    assert counts == "0 2 2"
