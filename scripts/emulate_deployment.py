@@ -132,11 +132,16 @@ class Emulation:
         self._options = choose_client_options(environment["AWS_ENDPOINT_URL"], REGION)
 
     def make_network(self) -> tuple[str, str]:
-        """Ids of a VPC and of a subnet in it."""
+        """Ids of a VPC and, separated by a comma, of the two subnets that a load balancer needs."""
         ec2 = boto3.client("ec2", **self._options)
         vpc = ec2.create_vpc(CidrBlock="10.0.0.0/16")["Vpc"]["VpcId"]
-        subnet = ec2.create_subnet(VpcId=vpc, CidrBlock="10.0.1.0/24")["Subnet"]["SubnetId"]
-        return vpc, subnet
+        subnets = [
+            ec2.create_subnet(
+                VpcId=vpc, CidrBlock=f"10.0.{number}.0/24", AvailabilityZone=f"{REGION}{zone}"
+            )["Subnet"]["SubnetId"]
+            for number, zone in enumerate("ab")
+        ]
+        return vpc, ",".join(subnets)
 
     def deploy(self, config_env: str, template: Path, parameters: Mapping[str, str]) -> None:
         """`sam deploy` as samconfig.toml has it, with values for what stands in brackets there."""
@@ -174,7 +179,7 @@ class Emulation:
 
 def emulate_deployment(emulation: Emulation, folder: Path) -> None:
     """Deploy prod and the fleets with every option switched on; raises BuildError."""
-    vpc, subnet = emulation.make_network()
+    vpc, subnets = emulation.make_network()
     application = BUILT_TEMPLATE.with_name("known-to-ministack.json")
     write_known(read_template(BUILT_TEMPLATE), application)
     emulation.deploy(
@@ -183,13 +188,16 @@ def emulate_deployment(emulation: Emulation, folder: Path) -> None:
         {
             "Stage": "prod",
             "VpcId": vpc,
-            "PrivateSubnetIds": subnet,
+            "PrivateSubnetIds": subnets,
             "SenderAccountIds": "111111111111",
             "SubscriberAccountIds": "222222222222",
             "InputBuckets": "some-inputs",
             "MediaConvertBuckets": "some-videos",
             "MediaConvertQueueArns": f"arn:aws:sqs:{REGION}:111111111111:convert",
             "AlarmEmail": "someone@example.org",
+            "LambdaUrlAuthType": "NONE",
+            "ResultApiCidr": "10.0.0.0/16",
+            "ResultBucketName": "some-results",
         },
     )
     outputs = emulation.compare("prod-ml-service", list_expected(transform_template(TEMPLATE)))
@@ -202,7 +210,7 @@ def emulate_deployment(emulation: Emulation, folder: Path) -> None:
         fleets,
         {
             "VpcId": vpc,
-            "SubnetIds": subnet,
+            "SubnetIds": subnets,
             "FunctionsSecurityGroupId": security_group,
             "DevFunctionsSecurityGroupId": security_group,
             "MakeEndpoints": "true",
