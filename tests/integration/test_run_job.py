@@ -590,13 +590,14 @@ def test_every_alarm_rings_when_it_should_and_ends(stage: Stage):
     assert len(alarms) == 30
     for name, alarm in alarms.items():
         # With more of each than is needed: CloudWatch also looks at what was before.
-        span = find_period(alarm) * (alarm["EvaluationPeriods"] + 2)
+        period = find_period(alarm)
+        span = period * (alarm["EvaluationPeriods"] + 2)
         store = MetricStore()
         trouble, relief = _choose_values(alarm)
-        for at in range(0, span, 60):
+        for at in range(0, span, period):
             _put_values(alarm, store, trouble, at=at)
         assert judge_alarm(alarm, store, now=span, state="OK") == "ALARM", name
-        for at in range(span, 2 * span, 60):
+        for at in range(span, 2 * span, period):
             _put_values(alarm, store, relief, at=at)
         assert judge_alarm(alarm, store, now=2 * span, state="ALARM") == "OK", name
 
