@@ -9,7 +9,7 @@ import sys
 import tempfile
 import time
 from collections import Counter
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from datetime import UTC, datetime
 from pathlib import Path
@@ -137,8 +137,9 @@ def count_calls() -> Mapping[str, Any]:
         "per_idle_minute": _round(
             {name: amount / rest.minutes for name, amount in rest.amounts.items()}
         ),
-        "alarms": _count_resources("AWS::CloudWatch::Alarm"),
-        "dashboards": _count_resources("AWS::CloudWatch::Dashboard"),
+        "alarms": len(alarms := _list_resources("AWS::CloudWatch::Alarm")),
+        "alarm_metrics": sum(map(count_metrics, alarms)),
+        "dashboards": len(_list_resources("AWS::CloudWatch::Dashboard")),
     }
 
 
@@ -146,9 +147,15 @@ def _round(amounts: Mapping[str, float]) -> Mapping[str, float]:
     return {name: round(amount, 2) for name, amount in sorted(amounts.items()) if amount >= 0.005}
 
 
-def _count_resources(kind: str) -> int:
+def count_metrics(alarm: Mapping[str, Any]) -> int:
+    """The metrics that an alarm looks at, each of which is paid for."""
+    queries = alarm["Properties"].get("Metrics", [alarm])
+    return sum("Expression" not in query for query in queries)
+
+
+def _list_resources(kind: str) -> Sequence[Mapping[str, Any]]:
     resources = read_template(ROOT / "template.yaml")["Resources"]
-    return sum(resource["Type"] == kind for resource in resources.values())
+    return [resource for resource in resources.values() if resource["Type"] == kind]
 
 
 def main() -> int:

@@ -25,6 +25,8 @@ VOLUME_MBPS = 250
 """Throughput of an instance's disk in fleets/template.yaml."""
 AWAIT_GB = 0.25
 """Memory of await_prompt, which holds on to a prompt while it runs."""
+INDEXES = 2
+"""Of the job table."""
 
 
 @dataclass(frozen=True)
@@ -47,17 +49,18 @@ class Bill:
         return self._prices[service][unit] * amount
 
     def list_calls(
-        self, amounts: Mapping[str, float], *, times: float, record_kilobytes: float
+        self, amounts: Mapping[str, float], *, times: float, put_units: int
     ) -> list[Row]:
-        """What the functions' calls to Lambda, DynamoDB, SQS, SNS and S3 cost."""
+        """What the functions' calls to Lambda, DynamoDB, SQS, SNS and S3 cost.
+
+        ``put_units`` are the write units of a PutItem; other writes take one each.
+        """
 
         def total(*names: str) -> float:
             return times * sum(amounts.get(name, 0) for name in names)
 
-        # A write costs a unit per KB, and one more for the index of open jobs.
-        writes = total("dynamodb UpdateItem", "dynamodb DeleteItem") + total("dynamodb PutItem") * (
-            math.ceil(record_kilobytes) + 1
-        )
+        writes = total("dynamodb UpdateItem", "dynamodb DeleteItem")
+        writes += put_units * total("dynamodb PutItem")
         reads = total("dynamodb GetItem", "dynamodb Query")
         requests = total(*(name for name in amounts if name.startswith("sqs ")))
         publications = total("sns POST")
@@ -109,7 +112,12 @@ def estimate_jobs(
     transitions = _JOBS * per_job["transitions"]
     kind = assumed["instance_type"]
     return [
-        *bill.list_calls(per_job, times=_JOBS, record_kilobytes=per_job["job record kilobytes"]),
+        # A record costs a unit per KB, and one for each of the job table's indexes.
+        *bill.list_calls(
+            per_job,
+            times=_JOBS,
+            put_units=math.ceil(per_job["job record kilobytes"]) + INDEXES,
+        ),
         Row(
             "Step Functions",
             f"{transitions:,.0f} transitions",
@@ -135,14 +143,15 @@ def estimate_rest(
     disks = fleets * assumed["prepared_instances"]
     gib = assumed["volume_gib"]
     return [
-        # Of the items that a tick writes none is a job's.
-        *bill.list_calls(per_minute, times=_MINUTES, record_kilobytes=0),
+        # Of the items that a tick writes none is a job's, and each is small.
+        *bill.list_calls(per_minute, times=_MINUTES, put_units=1),
         Row(
             "CloudWatch",
-            f"{assumed['metrics']} metrics, {counts['alarms']} alarms, "
-            f"{counts['dashboards']} dashboard, {logs:.2f} GB of logs",
+            f"{assumed['metrics']} metrics, {counts['alarms']} alarms on "
+            f"{counts['alarm_metrics']} metrics, {counts['dashboards']} dashboard, "
+            f"{logs:.2f} GB of logs",
             bill.price("cloudwatch", "metric_month", assumed["metrics"])
-            + bill.price("cloudwatch", "alarm_month", counts["alarms"])
+            + bill.price("cloudwatch", "alarm_metric_month", counts["alarm_metrics"])
             + bill.price("cloudwatch", "dashboard_month", counts["dashboards"])
             + bill.price("cloudwatch", "log_gb", logs),
         ),

@@ -7,10 +7,11 @@ import pytest
 import yaml
 
 from local.aws.count_calls import CALLS_PATH, CallCounter, describe_call
-from scripts.count_calls import Usage
+from scripts.count_calls import Usage, count_metrics
 from scripts.print_costs import (
     AWAIT_GB,
     COSTS,
+    INDEXES,
     VOLUME_MBPS,
     Bill,
     Row,
@@ -87,7 +88,6 @@ def bill() -> Bill:
     ("amounts", "what", "dollars"),
     [
         pytest.param({"lambda calls": 2, "lambda gb_seconds": 3}, "Lambda", 64, id="lambda"),
-        # 2.1 KB are three units, and the index of open jobs takes one more.
         pytest.param({"dynamodb PutItem": 1}, "DynamoDB", 8, id="large-item"),
         pytest.param(
             {"dynamodb UpdateItem": 1, "dynamodb Query": 1}, "DynamoDB", 22, id="small-item"
@@ -100,7 +100,7 @@ def bill() -> Bill:
 def test_calls_become_dollars(
     bill: Bill, amounts: dict[str, float], what: str, dollars: float | None
 ) -> None:
-    rows = bill.list_calls(amounts, times=2, record_kilobytes=2.1)
+    rows = bill.list_calls(amounts, times=2, put_units=4)
     assert {row.what: row.dollars for row in rows}.get(what) == dollars
 
 
@@ -110,6 +110,13 @@ def test_a_table_ends_with_its_sum() -> None:
         "| b | 2 calls | 1,000.00 |",
         "| **sum** | | **1,000.12** |",
     ]
+
+
+def test_an_alarm_is_paid_for_by_the_metrics_that_it_looks_at() -> None:
+    waiting, ready = ({"Id": name, "MetricStat": {}} for name in ("waiting", "ready"))
+    math = {"Id": "result", "Expression": "waiting > 0 AND ready < 1"}
+    assert count_metrics({"Properties": {"MetricName": "Age"}}) == 1
+    assert count_metrics({"Properties": {"Metrics": [math, waiting, ready]}}) == 2
 
 
 def test_instances_are_most_of_what_it_costs() -> None:
@@ -149,6 +156,8 @@ def test_assumptions_are_what_the_templates_have(
         "MemorySize", template["Globals"]["Function"]["MemorySize"]
     )
     assert megabytes == AWAIT_GB * 1024
+    table = template["Resources"]["JobTable"]["Properties"]
+    assert len(table["GlobalSecondaryIndexes"]) == INDEXES
 
 
 def test_every_price_has_a_page_to_check_it_against() -> None:
