@@ -81,6 +81,23 @@ def test_every_queue_bucket_and_topic_refuses_plain_http(resources: Mapping[str,
     assert guarded == {n for n, resource in resources.items() if resource["Type"] in kinds}
 
 
+def test_every_table_refuses_plain_http(resources: Mapping[str, Any]) -> None:
+    """Its indexes, too; the policy names them, since a table cannot refer to itself."""
+    for table in _of_type(resources, "AWS::DynamoDB::Table").values():
+        (refusal,) = table["ResourcePolicy"]["PolicyDocument"]["Statement"]
+        assert (refusal["Effect"], refusal["Principal"]) == ("Deny", "*")
+        assert refusal["Condition"] == {"Bool": {"aws:SecureTransport": "false"}}
+        named = (
+            refusal["Resource"] if isinstance(refusal["Resource"], list) else [refusal["Resource"]]
+        )
+        arn = (
+            "arn:${AWS::Partition}:dynamodb:${AWS::Region}:${AWS::AccountId}:table/"
+            f"{table['TableName']['Fn::Sub']}"
+        )
+        indexes = [f"{arn}/index/*"] if "GlobalSecondaryIndexes" in table else []
+        assert [resource["Fn::Sub"] for resource in named] == [arn, *indexes]
+
+
 def test_each_function_and_state_machine_writes_to_its_own_log_group(
     resources: Mapping[str, Any],
 ) -> None:
