@@ -28,7 +28,8 @@ def refuse_signature(
 ) -> str | None:
     """Say why Lambda would refuse a request, None if it is well signed.
 
-    ``callers`` are the access keys that may use the URL, with their secrets.
+    ``headers`` are found in any case. ``callers`` are the access keys that may use the URL, with
+    their secrets.
     """
     match = _AUTHORIZATION.fullmatch(headers.get("Authorization", ""))
     if match is None:
