@@ -9,6 +9,7 @@ import sys
 import threading
 import time
 from collections.abc import Callable
+from datetime import UTC, datetime
 from functools import lru_cache, wraps
 from types import SimpleNamespace
 from typing import Any
@@ -19,6 +20,7 @@ from botocore.session import Session
 from moto.autoscaling.models import AutoScalingBackend, FakeAutoScalingGroup
 from moto.core import responses as core_responses
 from moto.dynamodb.models import DynamoDBBackend
+from moto.ec2.models import instances as ec2_instances
 from moto.moto_server.werkzeug_app import DomainDispatcherApplication
 from moto.sqs import models as sqs_models
 from moto.sqs.models import Message, Queue, SQSBackend
@@ -211,6 +213,17 @@ def tell_age_of_messages() -> None:
 
     Queue.BASE_ATTRIBUTES = [*Queue.BASE_ATTRIBUTES, "ApproximateAgeOfOldestMessage"]
     Queue.approximate_age_of_oldest_message = property(age)  # type: ignore[attr-defined]
+
+
+def launch_in_virtual_time(clock: VirtualClock) -> None:
+    """Let an instance's launch time be of the clock that its age is judged by.
+
+    Where that clock runs fast, a new instance would seem to have been there for long.
+    """
+    # What else the module tells by it is for people alone.
+    vars(ec2_instances)["utcnow"] = lambda: datetime.fromtimestamp(clock.now(), UTC).replace(
+        tzinfo=None
+    )
 
 
 def let_launches_fail() -> None:

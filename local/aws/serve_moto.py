@@ -32,7 +32,9 @@ def main() -> None:
 
     patch_moto.reuse_task_clients(options["gateway"])
     patch_moto.reuse_parsed_definitions()
-    patch_moto.scale_waits(VirtualClock(**options["clock"]))
+    clock = VirtualClock(**options["clock"])
+    patch_moto.scale_waits(clock)
+    patch_moto.launch_in_virtual_time(clock)
     patch_moto.find_services_once()
     patch_moto.hasten_queues()
     patch_moto.keep_queues_whole()

@@ -115,9 +115,13 @@ def test_a_group_that_grows_and_shrinks_starts_and_stops_servers(sample: SampleA
     assert server.started[0][1].startswith("127.0.")
     assert server.started[0][2] == 8188
 
-    asked = time.monotonic()
+    asked, asked_at = time.monotonic(), sample.running.clock.now()
     sample.autoscaling.set_desired_capacity(AutoScalingGroupName=GROUP, DesiredCapacity=2)
     (new,) = set(_instance_ids(sample)) - set(first)
+    # Its age is judged by the stage's clock.
+    described = sample.running.client("ec2").describe_instances(InstanceIds=[new])
+    launched_at = described["Reservations"][0]["Instances"][0]["LaunchTime"].timestamp()
+    assert int(asked_at) <= launched_at <= sample.running.clock.now()
     server = wait_for(lambda: sample.servers.by_instance.get(new))
     wait_for(lambda: server.started)
     assert server.started[0][0] - asked >= BOOT_SECONDS / SPEED
