@@ -2,7 +2,7 @@
 
 import json
 import time
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 from datetime import timedelta
 from typing import Any
@@ -12,6 +12,7 @@ from rich.table import Table
 
 from local.backend import Backend, Reply, choose_client_options, read_reply
 from local.find_backend import Target, opened_backend
+from local.list_alarms import list_alarms
 from local.load_test import choose_workflows
 from local.media_check import MediaCheckError
 from local.read_decisions import list_decisions
@@ -25,7 +26,6 @@ _TICK_SECONDS = 150
 """A stage that was just deployed gets its first tick within a minute; one may be lost."""
 _REPLY_SECONDS = 30
 _LAST_STATE_SECONDS = 15
-_ALARMS_AT_ONCE = 100
 
 
 class HopError(Exception):
@@ -85,8 +85,7 @@ def check_stage(backend: Backend) -> Iterator[Hop]:
     yield _try("no dead letters", lambda names: _count_letters(backend, names), resources)
     options = choose_client_options(backend.ready["endpoint"], backend.ready["region"])
     cloudwatch: Any = boto3.client("cloudwatch", **options)
-    alarms = [name for kind, _, name in resources if kind == "AWS::CloudWatch::Alarm"]
-    yield _try("no alarm", lambda names: look_at_alarms(cloudwatch, names), alarms)
+    yield _try("no alarm", lambda stage: look_at_alarms(cloudwatch, stage), backend.ready["stage"])
 
 
 def _try(name: str, look: Callable[[Any], str], subject: Any) -> Hop:
@@ -232,15 +231,11 @@ def _count_letters(backend: Backend, resources: list[tuple[str, str, str]]) -> s
     return f"{len(names)} queues are empty"
 
 
-def look_at_alarms(cloudwatch: Any, names: Sequence[str]) -> str:
-    """How many of the alarms there are; raises HopError if one is raised."""
-    alarms = [
-        alarm
-        for start in range(0, len(names), _ALARMS_AT_ONCE)
-        for alarm in cloudwatch.describe_alarms(
-            AlarmNames=names[start : start + _ALARMS_AT_ONCE], MaxRecords=_ALARMS_AT_ONCE
-        )["MetricAlarms"]
-    ]
-    if raised := [alarm["AlarmName"] for alarm in alarms if alarm["StateValue"] == "ALARM"]:
-        raise HopError(", ".join(raised))
+def look_at_alarms(cloudwatch: Any, stage: str) -> str:
+    """How many alarms a stage has; raises HopError if one rings, or if there are none."""
+    alarms = list_alarms(cloudwatch, stage)
+    if ringing := [alarm.name for alarm in alarms if alarm.state == "ALARM"]:
+        raise HopError(", ".join(ringing))
+    if not alarms:
+        raise HopError("the stage has none, so nothing would ring")
     return f"{len(alarms)} alarms"

@@ -9,6 +9,8 @@ from moto import mock_aws
 
 from local.smoke_test import HopError, look_at_alarms
 
+NO_CAPACITY, DEAD_LETTERS = "prod-ml-service-pulid-no-capacity", "prod-ml-service-dead-letters"
+
 
 @pytest.fixture
 def cloudwatch(monkeypatch: pytest.MonkeyPatch) -> Iterator[Any]:
@@ -16,7 +18,7 @@ def cloudwatch(monkeypatch: pytest.MonkeyPatch) -> Iterator[Any]:
         monkeypatch.setenv(name, "none")
     with mock_aws():
         client: Any = boto3.client("cloudwatch", "us-east-1")
-        for name in ("no-capacity", "dead-letters", "of-another-stack"):
+        for name in (NO_CAPACITY, DEAD_LETTERS, "dev-ml-service-dead-letters"):
             client.put_metric_alarm(
                 AlarmName=name,
                 MetricName=name,
@@ -35,18 +37,19 @@ def raise_alarm(cloudwatch: Any, name: str) -> None:
     cloudwatch.set_alarm_state(AlarmName=name, StateValue="ALARM", StateReason="high")
 
 
-def test_a_raised_alarm_is_named(cloudwatch: Any) -> None:
-    raise_alarm(cloudwatch, "dead-letters")
-    with pytest.raises(HopError, match=r"^dead-letters$"):
-        look_at_alarms(cloudwatch, ["no-capacity", "dead-letters"])
+def test_an_alarm_that_rings_is_named(cloudwatch: Any) -> None:
+    raise_alarm(cloudwatch, DEAD_LETTERS)
+    with pytest.raises(HopError, match=f"^{DEAD_LETTERS}$"):
+        look_at_alarms(cloudwatch, "prod")
 
 
-def test_alarms_of_other_stacks_are_not_looked_at(cloudwatch: Any) -> None:
-    raise_alarm(cloudwatch, "of-another-stack")
-    assert look_at_alarms(cloudwatch, ["no-capacity", "dead-letters"]) == "2 alarms"
+def test_alarms_of_other_stages_are_not_looked_at(cloudwatch: Any) -> None:
+    raise_alarm(cloudwatch, "dev-ml-service-dead-letters")
+    assert look_at_alarms(cloudwatch, "prod") == "2 alarms"
 
 
-def test_a_stage_without_alarms_passes(cloudwatch: Any) -> None:
-    """An empty list of names would mean every alarm of the account."""
-    raise_alarm(cloudwatch, "of-another-stack")
-    assert look_at_alarms(cloudwatch, []) == "0 alarms"
+def test_a_stage_without_alarms_fails(cloudwatch: Any) -> None:
+    """Nothing would ring there, whatever happens."""
+    cloudwatch.delete_alarms(AlarmNames=[NO_CAPACITY, DEAD_LETTERS])
+    with pytest.raises(HopError, match="none"):
+        look_at_alarms(cloudwatch, "prod")
