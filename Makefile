@@ -62,7 +62,7 @@ faults: setup ## Prove every row of the list of faults and bad inputs, and print
 
 .PHONY: alarms
 alarms: setup ## Break a stage until each of its alarms rings, and mend it until each is quiet
-	$(BIN)/python -m pytest -q -m long tests/integration/test_alarms_ring.py
+	$(BIN)/python -m pytest -q -m long -k ring tests/integration/test_alarms_ring.py tests/integration/test_run_job.py
 
 .PHONY: chaos
 chaos: setup ## Run 1,000 jobs while instances and functions are killed at random

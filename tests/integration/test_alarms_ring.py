@@ -42,8 +42,11 @@ def of_each_fleet(*kinds: str) -> set[str]:
 GIVEN_UP = {"input-dead-letters", *of_each_fleet("dead-letters")}
 BROKEN = of_each_fleet("instance-quarantined")
 LOST = of_each_fleet("no-capacity", "launch-failing", "at-maximum", "long-wait")
+REPLACED = of_each_fleet("instance-unhealthy")
 UNMENDED = {"jobs-overdue", "replies-unpublished", "api-errors"}
 STOPPED = {"input-queue-stuck", *of_each_fleet("scaler-silent")}
+ELSEWHERE = {"warm-up-failed"}
+"""It rings in test_run_job.py, by an instance whose GPU gives out while it is warmed up."""
 
 
 class Operator(Backend):
@@ -282,11 +285,13 @@ def test_instances_that_break_every_prompt_ring_until_they_are_trusted_again(
 def test_lost_instances_jobs_and_replies_ring_until_they_are_back(operator: Operator) -> None:
     """Fleets at their maximum lose their only instance for good; topic and a record break, too."""
     operator.await_ready()
+    operator.heard.clear()
     for fleet in FLEETS:
         operator.set_maximum(fleet, 1)
     templates = {fleet: operator.delete_launch_template(fleet) for fleet in FLEETS}
     operator.change_faults("POST", kind="exit", on="request")
     operator.await_true(lambda: not any(operator.fleets.list_instances(fleet) for fleet in FLEETS))
+    operator.await_alarms(REPLACED, "OK")  # told only when they have rung
     waiting = [operator.post(fleet) for fleet in FLEETS]
     topic = operator.delete_reply_topic()
     unanswered = operator.post_with_deadline(60)
@@ -333,4 +338,5 @@ def test_a_stage_that_stands_still_rings_until_it_goes_on(operator: Operator) ->
 
 def test_no_alarm_is_left_out_and_none_rings_in_the_end(operator: Operator) -> None:
     alarms = {a["AlarmName"].removeprefix(PREFIX): a["StateValue"] for a in operator.list_alarms()}
-    assert alarms == dict.fromkeys(GIVEN_UP | BROKEN | LOST | UNMENDED | STOPPED, "OK")
+    provoked = GIVEN_UP | BROKEN | LOST | REPLACED | UNMENDED | STOPPED
+    assert alarms == dict.fromkeys(provoked | ELSEWHERE, "OK")

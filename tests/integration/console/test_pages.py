@@ -107,7 +107,7 @@ def test_fleets_show_queue_instances_and_streaks(site: Site) -> None:
 def test_alarms_show_their_state_as_the_command_does(site: Site, capsys) -> None:
     """On a page of their own, and in the terminal, which tells by its status if one rings."""
     page = site.get("/alarms/list").text
-    assert page.count("<code>prod-ml-service-") == 26
+    assert page.count("<code>prod-ml-service-") == 30
     assert run_alarms(Target(endpoint=site.root)) == int("rings" in page)
     assert "prod-ml-service-pulid-no-capacity" in capsys.readouterr().out
 
