@@ -297,3 +297,23 @@ def _instance_event(sample: SampleAws, change: str, instance_id: str) -> dict[st
 def _instance_ids(sample: SampleAws) -> list[str]:
     answer = sample.autoscaling.describe_auto_scaling_groups(AutoScalingGroupNames=[GROUP])
     return [instance["InstanceId"] for instance in answer["AutoScalingGroups"][0]["Instances"]]
+
+
+def test_an_event_source_mapping_is_shown_and_switched(sample: SampleAws) -> None:
+    """What it does meanwhile is seen in test_alarms_ring.py."""
+    functions = sample.functions
+    mappings = functions.list_event_source_mappings(FunctionName="test-accept-orders")
+    (mapping,) = mappings["EventSourceMappings"]
+    assert mapping["EventSourceArn"].endswith(":test-orders")
+    assert (mapping["State"], mapping["BatchSize"]) == ("Enabled", 10)
+    others = functions.list_event_source_mappings(FunctionName="test-misbehave")
+    assert others["EventSourceMappings"] == []
+
+    switched = functions.update_event_source_mapping(UUID=mapping["UUID"], Enabled=False)
+    assert switched["State"] in ("Disabling", "Disabled")
+    switched = functions.update_event_source_mapping(UUID=mapping["UUID"], Enabled=True)
+    assert switched["State"] == "Enabled"
+    with pytest.raises(functions.exceptions.ResourceNotFoundException):
+        functions.update_event_source_mapping(UUID=str(uuid.uuid4()), Enabled=False)
+    with pytest.raises(functions.exceptions.InvalidParameterValueException):
+        functions.update_event_source_mapping(UUID=mapping["UUID"], BatchSize=5)
