@@ -5,9 +5,6 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
-from cfnlint.api import lint
-from cfnlint.config import ManualArgs
-
 # Any Region does: what differs between Regions is not used here.
 _REGION = "us-east-1"
 _IGNORED_AFTER_TRANSFORM = (
@@ -30,6 +27,10 @@ def lint_plain(path: Path) -> Sequence[str]:
 
 
 def _lint(text: str, *, ignored: Sequence[str] = ()) -> Sequence[str]:
+    # Imported late: it takes seconds, which whoever only imports this shall not wait.
+    from cfnlint.api import lint
+    from cfnlint.config import ManualArgs
+
     config = ManualArgs(regions=[_REGION], ignore_checks=list(ignored))
     return [
         f"{match.rule.id} at {'/'.join(map(str, match.path or ()))}: {match.message}"

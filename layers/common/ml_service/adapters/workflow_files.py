@@ -12,6 +12,9 @@ from ml_service.domain.manifests import Workflow
 from ml_service.domain.warm_ups import CHECK_PREFIX, LOAD_PREFIX, WarmUp
 from ml_service.domain.workflows import WorkflowCatalog
 
+# Part of every cold start; libyaml's is eight times as fast, where PyYAML was built with it.
+_LOADER = getattr(yaml, "CSafeLoader", yaml.SafeLoader)
+
 
 def load_catalog(directory: Path, fleets: Iterable[str] | None = None) -> WorkflowCatalog:
     """Read every workflow of the fleets, or of all folders if none are named.
@@ -53,7 +56,9 @@ def _load_graphs(folder: Path, prefix: str) -> Sequence[Graph]:
 def load_manifest(path: Path) -> Workflow:
     """Read one manifest; raises WorkflowError."""
     try:
-        workflow = Workflow.model_validate(yaml.safe_load(path.read_text(encoding="utf-8")))
+        text = path.read_text(encoding="utf-8")
+        content = yaml.load(text, Loader=_LOADER)  # noqa: S506  (both are safe ones)
+        workflow = Workflow.model_validate(content)
     except (yaml.YAMLError, UnicodeDecodeError) as error:
         raise WorkflowError(f"{path}: not valid YAML: {error}") from None
     except ValidationError as error:
