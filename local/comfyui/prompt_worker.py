@@ -92,8 +92,9 @@ class PromptWorker:
         time.sleep(HISTORY_DELAY_SECONDS)
         if self._is_stopping:
             return
-        self._queue.finish(result)
+        # Before the history tells of it: whoever saw the end there finds it here, too.
         self._runs.end(place, run.end, run.computed_nodes)
+        self._queue.finish(result)
         if item.client_id is not None:
             end: dict[str, Any] = {"node": None, "prompt_id": item.prompt_id}
             self._workshop.events.send("executing", end, item.client_id)
