@@ -35,6 +35,8 @@ class SimulatedInstance:
     started_at: datetime | None = None
     history: dict[str, Prompt] = field(default_factory=dict)
     files: dict[str, bytes] = field(default_factory=dict)
+    forgotten: list[str] = field(default_factory=list)
+    """Ids of the prompts that had run when a restart wiped the history."""
 
     def count_prompts(self) -> int:
         self._check()
@@ -99,6 +101,7 @@ class SimulatedInstance:
         """Come back with an empty memory."""
         self.run()
         self.queue.clear()
+        self.forgotten.extend(self.history)
         self.history.clear()
         self.started_at = None
         self.hangs = False

@@ -5,7 +5,7 @@ through ``strike`` also within one.
 """
 
 import json
-from collections import defaultdict
+from collections import Counter, defaultdict
 from collections.abc import Mapping
 from dataclasses import replace
 from datetime import timedelta
@@ -327,6 +327,11 @@ class Stage:
         """Let everything happen that is due, until nothing is left or so many ticks are over."""
         next_tick = self.clock.now()
         while ticks and not self.is_quiet():
+            # First: until now time may have passed without ticks, which repeat what was lost.
+            if self.clock.now() >= next_tick:
+                self.tick()
+                ticks -= 1
+                next_tick = self.clock.now() + MINUTE
             self.dispatch()
             if self.admission.kicked:
                 self.admit()
@@ -334,10 +339,6 @@ class Stage:
                 self.step(execution)
             self.cancel()
             self.check_always()
-            if self.clock.now() >= next_tick:
-                self.tick()
-                ticks -= 1
-                next_tick = self.clock.now() + MINUTE
             if not self.awake():
                 self.clock.sleep(5)
 
@@ -406,9 +407,15 @@ class Stage:
         return found
 
     def count_runs(self, job: Job) -> int:
-        """How often prompts of a job have run to their end."""
-        ids = {_find_prompt_id(job.job_id, attempt) for attempt in range(1, job.attempt + 1)}
-        return sum(prompt_id in ids for prompt_id in self.runs)
+        """How often prompts of a job have run to their end.
+
+        A prompt that ran, was wiped out by a restart and then posted once more under its id, as
+        nobody had heard that the first POST was taken, counts once: nothing could tell of it.
+        """
+        runs = Counter(self.runs)
+        wiped = Counter(i for it in self.instances.by_address.values() for i in it.forgotten)
+        ids = [_find_prompt_id(job.job_id, attempt) for attempt in range(1, job.attempt + 1)]
+        return sum(runs[i] - min(wiped[i], runs[i] - 1) for i in ids if runs[i])
 
     # The steps, as their handlers call them
 
