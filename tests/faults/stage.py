@@ -327,11 +327,6 @@ class Stage:
         """Let everything happen that is due, until nothing is left or so many ticks are over."""
         next_tick = self.clock.now()
         while ticks and not self.is_quiet():
-            # First: until now time may have passed without ticks, which repeat what was lost.
-            if self.clock.now() >= next_tick:
-                self.tick()
-                ticks -= 1
-                next_tick = self.clock.now() + MINUTE
             self.dispatch()
             if self.admission.kicked:
                 self.admit()
@@ -339,6 +334,10 @@ class Stage:
                 self.step(execution)
             self.cancel()
             self.check_always()
+            if self.clock.now() >= next_tick:
+                self.tick()
+                ticks -= 1
+                next_tick = self.clock.now() + MINUTE
             if not self.awake():
                 self.clock.sleep(5)
 

@@ -245,6 +245,9 @@ class AnyOrder(RuleBasedStateMachine):
             instance.is_silent = False
             if instance.hangs:
                 instance.restart()
+        # Until now time may have passed without the ticks that repeat a lost cancel.
+        stage.tick()
+        stage.cancel()
         stage.settle(ticks=100)
         if not stage.is_quiet():
             stage.clock.sleep(timedelta(hours=24).total_seconds())  # messages that died wait on
