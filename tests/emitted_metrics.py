@@ -65,9 +65,6 @@ def run_handler(function: str, event: Mapping[str, Any], **makers: Any) -> str:
     with pytest.MonkeyPatch.context() as patch, redirect_stdout(output):
         patch.setenv("POWERTOOLS_METRICS_NAMESPACE", NAMESPACE)
         patch.setenv("POWERTOOLS_SERVICE_NAME", "ml-service")
-        if hasattr(app, "metrics"):
-            patch.setattr(app.metrics.provider, "namespace", NAMESPACE)
-            patch.setattr(app.metrics.provider, "service", "ml-service")
         if hasattr(app, "make_clock"):
             patch.setattr(app, "make_clock", FakeClock)
         for name, service in makers.items():

@@ -5,7 +5,7 @@ from typing import Any
 from aws_lambda_powertools import Logger
 from aws_lambda_powertools.utilities.typing import LambdaContext
 
-from ml_service.adapters.embedded_metrics import report_values
+from ml_service.adapters.embedded_metrics import report_outcomes, report_values
 from ml_service.bootstrap import make_admit_jobs
 
 logger = Logger()
@@ -41,9 +41,4 @@ def handler(event: dict[str, Any], context: LambdaContext) -> None:
                 **{status.lower(): count for status, count in report.counts.items()},
             },
         )
-        if report.counts:
-            report_values({_name_metric(it): count for it, count in report.counts.items()})
-
-
-def _name_metric(status: str) -> str:
-    return f"Jobs{status.title().replace('_', '')}"
+        report_outcomes("Jobs", report.counts)

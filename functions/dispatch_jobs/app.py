@@ -1,23 +1,22 @@
 """dispatch_jobs: the input queue's messages become job records and go to their fleet's queue."""
 
 import random
+from collections import Counter
 from typing import Any
 
-from aws_lambda_powertools import Logger, Metrics
-from aws_lambda_powertools.metrics import MetricUnit
+from aws_lambda_powertools import Logger
 from aws_lambda_powertools.utilities.typing import LambdaContext
 
+from ml_service.adapters.embedded_metrics import report_outcomes, report_values
 from ml_service.bootstrap import make_clock, make_dispatch_jobs
 from ml_service.domain.manifests import RANDOM_SEEDS
 from ml_service.ports import QueuedMessage
 from ml_service.services.dispatch_jobs import DispatchStatus
 
 logger = Logger()
-metrics = Metrics()
 
 
 @logger.inject_lambda_context
-@metrics.log_metrics
 def handler(event: dict[str, Any], context: LambdaContext) -> dict[str, Any]:
     """Dispatch a batch; only messages that met a fault of our own go back to the queue."""
     report = make_dispatch_jobs().dispatch(
@@ -28,10 +27,10 @@ def handler(event: dict[str, Any], context: LambdaContext) -> dict[str, Any]:
     for outcome in report.outcomes:
         keys = {"job_id": outcome.job_id, "fleet": outcome.fleet, "code": outcome.code}
         logger.info(f"message {outcome.status.lower()}", extra=keys, exc_info=outcome.error)
-        metrics.add_metric(f"Messages{outcome.status.title()}", MetricUnit.Count, 1)
         if outcome.hand_off_refused:
             logger.warning("hand-off refused", extra=keys)
-            metrics.add_metric("HandOffsRefused", MetricUnit.Count, 1)
+            report_values({"HandOffsRefused": 1})
+    report_outcomes("Messages", Counter(outcome.status for outcome in report.outcomes))
     for fleet, error in report.lost_kicks.items():
         logger.warning("admission not told", extra={"fleet": fleet}, exc_info=error)
     return {

@@ -4,9 +4,9 @@ from datetime import datetime
 from typing import Any
 
 from aws_lambda_powertools import Logger
-from aws_lambda_powertools.metrics import EphemeralMetrics, MetricUnit
 from aws_lambda_powertools.utilities.typing import LambdaContext
 
+from ml_service.adapters.embedded_metrics import report_values
 from ml_service.bootstrap import make_scale_fleets
 from ml_service.domain.scaling import ScalingAction
 from ml_service.services.scale_fleets import FleetTick
@@ -36,23 +36,22 @@ def _report(fleet_tick: FleetTick) -> None:
     decision = fleet_tick.decision
     if decision is not None:
         keys["decision"] = decision.model_dump(mode="json", exclude={"state_if_refused"})
-        known = [r for r in decision.observation.readings if r is not None]
-        metrics = EphemeralMetrics()
-        metrics.add_dimension("fleet", fleet_tick.fleet)
-        metrics.add_metric("DesiredCapacity", MetricUnit.Count, decision.desired)
-        metrics.add_metric("MaximumCapacity", MetricUnit.Count, decision.observation.maximum)
-        metrics.add_metric("RunningInstances", MetricUnit.Count, len(known))
-        metrics.add_metric(
-            "UnknownInstances", MetricUnit.Count, len(decision.observation.readings) - len(known)
-        )
-        metrics.add_metric("LaunchingInstances", MetricUnit.Count, decision.observation.launching)
-        if decision.observation.backlog is not None:
-            metrics.add_metric("Backlog", MetricUnit.Count, decision.observation.backlog)
+        seen = decision.observation
+        known = [reading for reading in seen.readings if reading is not None]
+        values = {
+            "DesiredCapacity": decision.desired,
+            "MaximumCapacity": seen.maximum,
+            "RunningInstances": len(known),
+            "UnknownInstances": len(seen.readings) - len(known),
+            "LaunchingInstances": seen.launching,
+        }
+        if seen.backlog is not None:
+            values["Backlog"] = seen.backlog
         if unhealthy is not None:
-            metrics.add_metric("InstancesReportedUnhealthy", MetricUnit.Count, 1)
+            values["InstancesReportedUnhealthy"] = 1
         if known:
-            metrics.add_metric("LongestQueue", MetricUnit.Count, max(known))
+            values["LongestQueue"] = max(known)
         if decision.action is not ScalingAction.NONE:
-            metrics.add_metric(f"{decision.action}_{fleet_tick.outcome}", MetricUnit.Count, 1)
-        metrics.flush_metrics()
+            values[f"{decision.action}_{fleet_tick.outcome}"] = 1
+        report_values(values, fleet=fleet_tick.fleet)
     logger.info("fleet scaled", extra=keys, exc_info=fleet_tick.error)

@@ -8,7 +8,7 @@ from aws_lambda_powertools.utilities.typing import LambdaContext
 from ml_service.adapters.embedded_metrics import (
     report_answered_job,
     report_counts,
-    report_values,
+    report_outcomes,
 )
 from ml_service.bootstrap import make_clock, make_count_jobs, make_sweep_jobs
 
@@ -27,8 +27,7 @@ def handler(event: dict[str, Any], context: LambdaContext) -> None:
                 **{action.lower(): count for action, count in report.counts.items()},
             },
         )
-    for action, count in report.counts.items():
-        report_values({f"Swept{action.title().replace('_', '')}": count})
+    report_outcomes("Swept", report.counts)
     for job in report.answered:
         report_answered_job(job)
     report_counts(make_count_jobs().count(make_clock().now()))

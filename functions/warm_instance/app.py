@@ -6,7 +6,7 @@ Lambda itself calls admit_jobs once this has ended, as its destination: from her
 from typing import Any
 
 from aws_lambda_powertools import Logger
-from aws_lambda_powertools.metrics import EphemeralMetrics, MetricUnit
+from aws_lambda_powertools.metrics import MetricUnit
 from aws_lambda_powertools.utilities.typing import LambdaContext
 
 from ml_service.adapters.embedded_metrics import report_values
@@ -28,7 +28,5 @@ def handler(event: dict[str, Any], context: LambdaContext) -> dict[str, Any]:
     else:
         logger.info("warm-up ended", extra=keys)
     if report.status is WarmUpStatus.WARMED:
-        metrics = EphemeralMetrics()
-        metrics.add_metric("WarmUpSeconds", MetricUnit.Seconds, report.seconds)
-        metrics.flush_metrics()
+        report_values({"WarmUpSeconds": report.seconds}, unit=MetricUnit.Seconds)
     return {"status": report.status}

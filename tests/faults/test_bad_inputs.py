@@ -83,8 +83,7 @@ VIDEO = make_video(color=(1, 2, 3), seconds=0.2)
 
 @pytest.fixture
 def world(monkeypatch: pytest.MonkeyPatch) -> Iterator[InputWorld]:
-    # Read from the environment when the module was imported.
-    monkeypatch.setattr(app.metrics.provider, "namespace", "test")
+    monkeypatch.setenv("POWERTOOLS_METRICS_NAMESPACE", "test")
     log = StringIO()
     made = InputWorld(log)
     monkeypatch.setattr(app, "make_dispatch_jobs", made.make_dispatch)

@@ -112,8 +112,6 @@ class Stage:
         with pytest.MonkeyPatch.context() as patch:
             for name, value in {**variables, "AWS_DEFAULT_REGION": REGION}.items():
                 patch.setenv(name, value)
-            if hasattr(app, "metrics"):
-                patch.setattr(app.metrics.provider, "namespace", "test")
             patch.setattr(boto3, "DEFAULT_SESSION", self.guarded)
             patch.setattr(bootstrap, "_aws", self.clients)
             patch.setattr(bootstrap, "HttpComfyUIConnector", lambda: _Everywhere(self.comfyui))

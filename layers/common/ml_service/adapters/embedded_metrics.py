@@ -5,11 +5,15 @@ paid for per hour in which it has a value: a workflow without jobs has none.
 """
 
 from collections.abc import Mapping
+from enum import StrEnum
+from typing import TypeVar
 
 from aws_lambda_powertools.metrics import EphemeralMetrics, MetricUnit
 
 from ml_service.domain.jobs import Job
 from ml_service.domain.stage_counts import StageCounts
+
+Outcome = TypeVar("Outcome", bound=StrEnum)
 
 
 def report_answered_job(job: Job) -> None:
@@ -64,11 +68,19 @@ def report_counts(counts: StageCounts) -> None:
             )
 
 
-def report_values(values: Mapping[str, int], **dimensions: str) -> None:
-    """Emit counts by their names; ``dimensions`` besides the service are all of one set."""
+def report_outcomes(prefix: str, counts: Mapping[Outcome, int]) -> None:
+    """Emit how often each outcome came, PUT_BACK of ``Jobs`` as JobsPutBack; none is nothing."""
+    if counts:
+        report_values({f"{prefix}{it.title().replace('_', '')}": n for it, n in counts.items()})
+
+
+def report_values(
+    values: Mapping[str, float], *, unit: MetricUnit = MetricUnit.Count, **dimensions: str
+) -> None:
+    """Emit values of one unit by their names; all ``dimensions`` and the service are one set."""
     metrics = EphemeralMetrics()
-    for name, value in dimensions.items():
-        metrics.add_dimension(name, value)
-    for name, count in values.items():
-        metrics.add_metric(name, MetricUnit.Count, count)
+    for name, dimension in dimensions.items():
+        metrics.add_dimension(name, dimension)
+    for name, value in values.items():
+        metrics.add_metric(name, unit, value)
     metrics.flush_metrics()
