@@ -29,6 +29,8 @@ from moto.stepfunctions.parser.asl.component.state.wait.wait_function.timestamp 
 from moto.stepfunctions.parser.asl.component.state.wait.wait_function.wait_function import (
     WaitFunction,
 )
+from moto.stepfunctions.parser.asl.eval.environment import Environment
+from moto.stepfunctions.parser.asl.eval.program_state import ProgramStopped
 from moto.stepfunctions.parser.asl.parse.asl_parser import AmazonStateLanguageParser
 from moto.stepfunctions.parser.asl.utils import boto_client
 from moto.stepfunctions.parser.backend.execution import (
@@ -109,6 +111,22 @@ def scale_waits(clock: VirtualClock) -> None:
     # The retrier's own name for the module time: it uses nothing of it but sleep.
     scaled_time = SimpleNamespace(sleep=lambda seconds: time.sleep(clock.real_seconds(seconds)))
     vars(retrier_decl)["time"] = scaled_time
+
+
+def keep_stops() -> None:
+    """Let an execution that was stopped end as ABORTED, whatever else happens to it then.
+
+    moto skips what a stop comes in the middle of, fails for want of what that would have given,
+    and takes the failure for the end.
+    """
+    set_error = Environment.set_error
+
+    def set_error_unless_stopped(self: Environment, error: Any) -> None:
+        with self._state_mutex:
+            if not isinstance(self.program_state(), ProgramStopped):
+                set_error(self, error)
+
+    Environment.set_error = set_error_unless_stopped  # type: ignore[method-assign]
 
 
 def report_ended_executions(url: str) -> None:

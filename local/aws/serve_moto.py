@@ -41,6 +41,7 @@ def main() -> None:
     patch_moto.keep_conditions_true()
     patch_moto.tell_age_of_messages()
     patch_moto.let_launches_fail()
+    patch_moto.keep_stops()
     patch_moto.report_ended_executions(options["report_url"])
     default_user_config["stepfunctions"] = {"execute_state_machine": True}
     logging.getLogger("werkzeug").setLevel(logging.ERROR)  # One line per request costs 5 % of it.

@@ -206,7 +206,7 @@ def _arn(sample: SampleAws, function_name: str) -> str:
 def _run_patched(patch: str, script: str) -> str:
     """Run a script against moto with one patch, the threads switching as often as they can."""
     setup = f"""
-        import os, sys, threading
+        import os, sys, threading, time
         from concurrent.futures import ThreadPoolExecutor
         for name in ("AWS_ACCESS_KEY_ID", "AWS_SECRET_ACCESS_KEY"):
             os.environ[name] = "test"
@@ -291,6 +291,32 @@ def test_of_many_writers_under_one_condition_one_writes() -> None:
         """,
     )
     assert winners == "20"
+
+
+def test_a_stopped_execution_is_aborted_whatever_the_stop_broke() -> None:
+    state = _run_patched(
+        "keep_stops",
+        """
+        from moto.core.config import default_user_config
+        from moto.stepfunctions.parser.models import stepfunctions_parser_backends as backends
+        default_user_config["stepfunctions"] = {"execute_state_machine": True}
+        states = boto3.client("stepfunctions")
+        machine = states.create_state_machine(
+            name="m",
+            roleArn="arn:aws:iam::123456789012:role/canary",
+            definition='''{"StartAt": "A", "States":
+                {"A": {"Type": "Wait", "Seconds": 60, "End": true}}}''',
+        )["stateMachineArn"]
+        arn = states.start_execution(stateMachineArn=machine, name="e", input="{}")["executionArn"]
+        (running,) = backends["123456789012"]["us-east-1"].state_machines[0].executions
+        while running.exec_worker.env is None:
+            time.sleep(0.01)
+        states.stop_execution(executionArn=arn)
+        running.exec_worker.env.set_error({"error": "for want of what was skipped"})
+        print(type(running.exec_worker.env.program_state()).__name__)
+        """,
+    )
+    assert state == "ProgramStopped"
 
 
 def test_a_group_whose_launch_template_is_gone_launches_when_it_is_back() -> None:
