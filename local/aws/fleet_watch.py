@@ -8,8 +8,6 @@ from dataclasses import dataclass
 from datetime import UTC, datetime
 from typing import TYPE_CHECKING, Any, Final, Protocol
 
-from botocore.exceptions import BotoCoreError, ClientError
-
 from local.aws.clients import AwsClients
 from local.aws.event_rules import ACCOUNT_ID
 from local.aws.loopback_subnet import COMFYUI_PORT
@@ -94,8 +92,8 @@ class FleetWatch:
             await asyncio.sleep(_LOOK_SECONDS)
             try:
                 await self._look(is_first=False)
-            except (BotoCoreError, ClientError):
-                _log.exception("The Auto Scaling groups cannot be read")
+            except Exception:  # noqa: BLE001  (whatever it was, the groups go on changing)
+                _log.exception("A look at the Auto Scaling groups failed")
 
     async def _look(self, *, is_first: bool) -> None:
         groups = await asyncio.to_thread(self._read_groups)
