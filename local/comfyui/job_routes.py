@@ -1,5 +1,6 @@
 """Routes that show prompts as jobs and, in newer versions, cancel them: /api/jobs."""
 
+from collections.abc import Callable, Mapping
 from typing import Any
 
 from aiohttp import web
@@ -8,11 +9,6 @@ from local.comfyui.prompt_ids import is_canonical_id
 from local.comfyui.server_state import ServerState
 
 STATUSES = ("pending", "in_progress", "completed", "failed", "cancelled")
-_SORT_KEYS = ("created_at", "execution_duration")
-_SORT_ORDERS = ("asc", "desc")
-
-
-_MAX_IDS = 100
 
 
 class BadRequestError(Exception):
@@ -48,12 +44,11 @@ class JobRoutes:
         """Answer the jobs of some statuses, sorted, page by page."""
         query = request.query
         try:
-            statuses = _read_statuses(query.get("status"))
-            sort_by = _read_choice("sort_by", query.get("sort_by", "created_at"), _SORT_KEYS)
-            sort_order = _read_choice("sort_order", query.get("sort_order", "desc"), _SORT_ORDERS)
-            limit = _read_number("limit", query.get("limit"), lowest=1)
-            offset = _read_number("offset", query.get("offset"), lowest=0) or 0
-            ids = _read_ids(query.get("ids")) if self._profile.filters_jobs_by_id else None
+            statuses = _read_statuses(query.get("status", ""))
+            sort_key = _SORT_KEYS[_read_choice(query, "sort_by", "created_at", tuple(_SORT_KEYS))]
+            sort_order = _read_choice(query, "sort_order", "desc", ("asc", "desc"))
+            limit = _read_limit(query)
+            offset = max(_read_integer(query, "offset") or 0, 0)
         except BadRequestError as error:
             return web.json_response(error.answer, status=400)
         workflow_id = query.get("workflow_id")
@@ -61,10 +56,8 @@ class JobRoutes:
             job
             for job in self._read_jobs()
             if job["status"] in statuses
-            and (workflow_id is None or job.get("workflow_id") == workflow_id)
-            and (ids is None or job["id"] in ids)
+            and (not workflow_id or job.get("workflow_id") == workflow_id)
         ]
-        sort_key = _duration if sort_by == "execution_duration" else _creation
         jobs.sort(key=sort_key, reverse=sort_order == "desc")
         page = jobs[offset:] if limit is None else jobs[offset : offset + limit]
         pagination = {
@@ -78,10 +71,11 @@ class JobRoutes:
     async def get_job(self, request: web.Request) -> web.Response:
         """Answer one job, with outputs and workflow once it has ended."""
         job_id = request.match_info["job_id"]
+        # The queue first: a job that ends meanwhile is then found in the history.
+        running, pending = self._queue.read()
         entry = self._queue.read_history_entry(job_id)
         if entry is not None:
             return web.json_response(self._profile.jobs.describe_ended_in_full(entry))
-        running, pending = self._queue.read()
         for status, items in (("in_progress", running), ("pending", pending)):
             for item in items:
                 if item.prompt_id == job_id:
@@ -100,7 +94,7 @@ class JobRoutes:
         except BadRequestError as error:
             return web.json_response(error.answer, status=400)
         except ValueError:
-            return web.json_response({"error": "Invalid JSON body"}, status=400)
+            return web.json_response({"error": "Request body must be valid JSON"}, status=400)
         cancelled = [self._cancel(job_id) for job_id in ids]
         return web.json_response({"cancelled": any(cancelled)})
 
@@ -117,8 +111,8 @@ class JobRoutes:
         ]
 
 
-def _read_statuses(value: str | None) -> tuple[str, ...]:
-    if value is None:
+def _read_statuses(value: str) -> tuple[str, ...]:
+    if not value:
         return STATUSES
     wanted = tuple(part.strip().lower() for part in value.split(",") if part.strip())
     unknown = [part for part in wanted if part not in STATUSES]
@@ -129,45 +123,42 @@ def _read_statuses(value: str | None) -> tuple[str, ...]:
     return wanted
 
 
-def _read_choice(name: str, value: str, choices: tuple[str, ...]) -> str:
+def _read_choice(
+    query: Mapping[str, str], name: str, default: str, choices: tuple[str, ...]
+) -> str:
+    value = query.get(name, default).lower()
     if value not in choices:
-        raise BadRequestError(f"{name} must be one of: {', '.join(choices)}")
+        raise BadRequestError(f"{name} must be {' or '.join(map(repr, choices))}")
     return value
 
 
-def _read_number(name: str, value: str | None, lowest: int) -> int | None:
-    if value is None:
+def _read_limit(query: Mapping[str, str]) -> int | None:
+    limit = _read_integer(query, "limit")
+    if limit is not None and limit <= 0:
+        raise BadRequestError("limit must be a positive integer")
+    return limit
+
+
+def _read_integer(query: Mapping[str, str], name: str) -> int | None:
+    if name not in query:
         return None
     try:
-        number = int(value)
+        return int(query[name])
     except ValueError as error:
         raise BadRequestError(f"{name} must be an integer") from error
-    if number < lowest:
-        raise BadRequestError(f"{name} must be at least {lowest}")
-    return number
-
-
-def _read_ids(value: str | None) -> list[str] | None:
-    """Return the wanted ids; an empty list is no job at all, None every one."""
-    if value is None:
-        return None
-    ids = list(dict.fromkeys(part.strip() for part in value.split(",") if part.strip()))
-    return _check_ids("ids", ids)
 
 
 def _read_job_ids(body: Any) -> list[str]:
     ids = body.get("job_ids") if isinstance(body, dict) else None
-    if not isinstance(ids, list) or not ids:
-        raise BadRequestError("job_ids must be a non-empty list")
-    return _check_ids("job_ids", ids)
-
-
-def _check_ids(name: str, ids: list[Any]) -> list[str]:
-    if len(ids) > _MAX_IDS:
-        raise BadRequestError(f"{name} must contain at most {_MAX_IDS} values")
-    invalid = [job_id for job_id in ids if not is_canonical_id(job_id)]
+    if not isinstance(ids, list):
+        raise BadRequestError("job_ids must be a list")
+    invalid = [
+        job_id if isinstance(job_id, str) else repr(job_id)
+        for job_id in ids
+        if not is_canonical_id(job_id)
+    ]
     if invalid:
-        raise BadRequestError(f"{name} contains invalid id(s)", invalid_ids=invalid)
+        raise BadRequestError("job_ids contains invalid id(s)", invalid_ids=invalid)
     return ids
 
 
@@ -179,3 +170,9 @@ def _duration(job: dict[str, Any]) -> int:
     if "execution_end_time" not in job:
         return 0
     return int(job["execution_end_time"] - job["execution_start_time"])
+
+
+_SORT_KEYS: Mapping[str, Callable[[dict[str, Any]], int]] = {
+    "created_at": _creation,
+    "execution_duration": _duration,
+}

@@ -29,7 +29,6 @@ class Profile:
     lists_cached_outputs_without_client: bool = False
     names_cycles: bool = False
     cancels_jobs: bool = False
-    filters_jobs_by_id: bool = False
 
 
 _FEATURES = {"supports_preview_metadata": True, "extension": {"manager": {"supports_v4": True}}}
@@ -51,7 +50,6 @@ PROFILE_0_38 = Profile(
     lists_cached_outputs_without_client=True,
     names_cycles=True,
     cancels_jobs=True,
-    filters_jobs_by_id=True,
 )
 
 PROFILES: Mapping[str, Profile] = MappingProxyType(

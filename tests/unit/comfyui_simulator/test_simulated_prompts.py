@@ -291,6 +291,55 @@ def test_jobs_are_listed_by_status_and_page(slow_client: SimulatorClient) -> Non
     assert (unknown.status_code, unknown.json()) == (404, {"error": "Job not found"})
 
 
+@pytest.mark.parametrize(
+    ("query", "reason"),
+    [
+        ("sort_by=name", "sort_by must be 'created_at' or 'execution_duration'"),
+        ("sort_order=up", "sort_order must be 'asc' or 'desc'"),
+        ("limit=0", "limit must be a positive integer"),
+        ("limit=x", "limit must be an integer"),
+        ("offset=x", "offset must be an integer"),
+    ],
+)
+def test_a_list_of_jobs_says_what_it_does_not_take(
+    client: SimulatorClient, query: str, reason: str
+) -> None:
+    answer = client.get(f"/api/jobs?{query}")
+
+    assert (answer.status_code, answer.json()) == (400, {"error": reason})
+
+
+@pytest.mark.parametrize(
+    ("query", "colors"),
+    [
+        ("status=&workflow_id=", [2, 1, 0]),
+        ("offset=-5", [2, 1, 0]),
+        ("offset=9", []),
+        ("limit=1&offset=1", [1]),
+        ("status=COMPLETED,failed&sort_order=ASC", [0, 1, 2]),
+    ],
+)
+def test_a_list_of_jobs_is_lenient_otherwise(
+    client: SimulatorClient, query: str, colors: list[int]
+) -> None:
+    ids = []
+    for color in range(3):
+        ids.append(client.submit(picture_graph(color)))
+        client.await_history(ids[-1])
+        time.sleep(0.002)  # They are sorted by the millisecond.
+    jobs = client.get(f"/api/jobs?{query}").json()["jobs"]
+
+    assert [ids.index(job["id"]) for job in jobs] == colors
+
+
+def test_jobs_are_sorted_by_how_long_they_ran(blocked_client: SimulatorClient) -> None:
+    ids = [blocked_client.submit(picture_graph(color)) for color in range(2)]
+    blocked_client.await_history(ids[1])
+    jobs = blocked_client.get("/api/jobs?sort_by=execution_duration").json()["jobs"]
+
+    assert [job["id"] for job in jobs] == ids
+
+
 def test_a_restart_forgets_prompts_and_goes_on_counting_files(tmp_path: Path) -> None:
     with running_simulator(tmp_path) as server:
         client = SimulatorClient(server.url)
