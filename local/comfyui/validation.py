@@ -75,18 +75,17 @@ class PromptValidator:
         return self._validate_outputs(prompt, outputs)
 
     def _check_class(self, node_id: str, node: Any) -> dict[str, Any] | None:
-        title = node.get("_meta", {}).get("title")
-        class_type = node.get("class_type")
         if self._catalog.find(node) is not None:
             return None
-        if class_type is None:
+        class_type = node.get("class_type")
+        title = node.get("_meta", {}).get("title", class_type)
+        if "class_type" in node:
+            message = f"Node '{title}' not found. The custom node may not be installed."
+        else:
             message = (
                 f"Node '{title or f'ID #{node_id}'}' has no class_type. "
                 "The workflow may be corrupted or a custom node is missing."
             )
-        else:
-            title = title or class_type
-            message = f"Node '{title}' not found. The custom node may not be installed."
         extra_info = {"node_id": node_id, "class_type": class_type, "node_title": title}
         return _error("missing_node_type", message, f"Node ID '#{node_id}'", extra_info)
 

@@ -138,6 +138,32 @@ def test_only_the_first_unknown_class_is_named_with_its_title() -> None:
     assert error["extra_info"]["class_type"] == "NoSuchNode"
 
 
+@pytest.mark.parametrize(
+    ("named", "message"),
+    [
+        ({}, "Node 'ID #1' has no class_type. "),
+        ({"_meta": {"title": "My node"}}, "Node 'My node' has no class_type. "),
+        ({"class_type": None}, "Node 'None' not found. "),
+    ],
+)
+def test_a_node_without_a_class_is_named_as_well_as_it_can_be(
+    named: dict[str, Any], message: str
+) -> None:
+    error = validate({"1": {"inputs": {}, **named}}).error
+
+    assert error is not None
+    assert error["message"].startswith(message)
+    title = named.get("_meta", {}).get("title")
+    assert error["extra_info"] == {"node_id": "1", "class_type": None, "node_title": title}
+
+
+def test_the_title_of_a_known_node_is_no_matter() -> None:
+    graph = picture_graph()
+    graph["1"]["_meta"] = None  # type: ignore[assignment]
+
+    assert validate(graph) == ValidatedPrompt(["2"])
+
+
 def test_outputs_outside_the_targets_are_not_looked_at() -> None:
     graph = picture_graph() | {"3": node("SaveImage", filename_prefix="x")}
 
