@@ -38,7 +38,7 @@ class WebsocketHub:
         self._loop = asyncio.get_running_loop()
         self._events: asyncio.Queue[_Event] = asyncio.Queue()
         self._sockets: dict[str, web.WebSocketResponse] = {}
-        self._takes_metadata: set[web.WebSocketResponse] = set()
+        self._takes_metadata: set[str] = set()
 
     def send(self, event: str, data: Mapping[str, Any], client_id: str | None = None) -> None:
         """Send an event to one client, or to all; nothing is kept for one that is not there."""
@@ -68,13 +68,14 @@ class WebsocketHub:
         event = _Event(client_id, plain=message, with_metadata=message)
         self._loop.call_soon_threadsafe(self._events.put_nowait, event)
 
-    def take_metadata(self, socket: web.WebSocketResponse) -> None:
-        """Send previews with metadata to this socket from now on."""
-        self._takes_metadata.add(socket)
+    def take_metadata(self, client_id: str) -> None:
+        """Send previews with metadata to this client from now on."""
+        self._takes_metadata.add(client_id)
 
     def add(self, client_id: str, socket: web.WebSocketResponse) -> None:
         """Register a socket; an older one of the same client stays open and gets nothing more."""
         self._sockets[client_id] = socket
+        self._takes_metadata.discard(client_id)
 
     def remove(self, client_id: str) -> None:
         """Unregister a client.
@@ -82,30 +83,24 @@ class WebsocketHub:
         It is by id, as on a real server: when an old socket closes after its client has connected
         again, the new one stays open and is silent.
         """
-        socket = self._sockets.pop(client_id, None)
-        if socket is not None:
-            self._takes_metadata.discard(socket)
+        self._sockets.pop(client_id, None)
+        self._takes_metadata.discard(client_id)
 
     async def publish(self) -> None:
         """Deliver events until cancelled."""
         while True:
             event = await self._events.get()
             await self._wait_for_stall()
-            if event.client_id is None:
-                receivers = list(self._sockets.values())
-            else:
-                receivers = [
-                    socket for key, socket in self._sockets.items() if key == event.client_id
-                ]
-            for socket in receivers:
-                # The socket's own handler sees the lost connection too, and unregisters it.
-                with contextlib.suppress(ClientConnectionResetError):
-                    await self._deliver(event, socket)
+            for client_id, socket in list(self._sockets.items()):
+                if event.client_id in (None, client_id):
+                    # The socket's own handler sees a lost connection too, and unregisters it.
+                    with contextlib.suppress(ClientConnectionResetError):
+                        await self._deliver(event, client_id, socket)
 
-    async def _deliver(self, event: _Event, socket: web.WebSocketResponse) -> None:
+    async def _deliver(self, event: _Event, client_id: str, socket: web.WebSocketResponse) -> None:
         if event.text:
             await socket.send_str(event.text)
-        elif socket in self._takes_metadata:
+        elif client_id in self._takes_metadata:
             await socket.send_bytes(event.with_metadata)
         else:
             await socket.send_bytes(event.plain)

@@ -34,7 +34,7 @@ class WebsocketRoutes:
             is_first = True
             async for message in socket:
                 if message.type is WSMsgType.TEXT and is_first:
-                    await self._answer_features(socket, message.data)
+                    await self._answer_features(socket, client_id, message.data)
                 is_first = False
         finally:
             if not is_silent:
@@ -49,15 +49,18 @@ class WebsocketRoutes:
         if running is not None and running.client_id == client_id and node_id is not None:
             await _send(socket, "executing", {"node": node_id})
 
-    async def _answer_features(self, socket: web.WebSocketResponse, text: str) -> None:
+    async def _answer_features(
+        self, socket: web.WebSocketResponse, client_id: str, text: str
+    ) -> None:
         """Answer the client's own features, which only count as its first message."""
         try:
             message = json.loads(text)
         except json.JSONDecodeError:
             return
         if isinstance(message, dict) and message.get("type") == "feature_flags":
-            if message.get("data", {}).get("supports_preview_metadata"):
-                self._state.hub.take_metadata(socket)
+            flags = message.get("data")
+            if isinstance(flags, dict) and flags.get("supports_preview_metadata"):
+                self._state.hub.take_metadata(client_id)
             await _send(socket, "feature_flags", self._state.features)
 
 

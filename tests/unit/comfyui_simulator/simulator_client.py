@@ -64,7 +64,10 @@ class Events:
         self._socket = socket
 
     def send(self, message: dict[str, Any]) -> None:
-        self._socket.send(json.dumps(message))
+        self.send_text(json.dumps(message))
+
+    def send_text(self, text: str) -> None:
+        self._socket.send(text)
 
     def read(self) -> dict[str, Any]:
         """Read a message; a binary one becomes its kind and what it holds."""

@@ -1,5 +1,7 @@
 import time
 
+import pytest
+
 from tests.unit.comfyui_simulator.simulator_client import (
     SimulatorClient,
     done_message,
@@ -33,6 +35,17 @@ def test_feature_flags_are_answered_as_a_first_message_only(client: SimulatorCli
 
     assert answer["type"] == "feature_flags"
     assert answer["data"] == client.get("/features").json()
+
+
+@pytest.mark.parametrize("message", ["{", "[]", '{"type": "feature_flags", "data": null}'])
+def test_a_first_message_without_features_does_no_harm(
+    client: SimulatorClient, message: str
+) -> None:
+    with client.events("me") as events:
+        events.send_text(message)
+        prompt_id = client.submit(picture_graph(), client_id="me")
+
+        assert events.read_until_done(prompt_id)[-1] == done_message(prompt_id)
 
 
 def test_history_is_complete_when_the_last_message_arrives(client: SimulatorClient) -> None:
