@@ -1,18 +1,20 @@
 """Routes that bring files to the server and take them away: /upload/image, /upload/mask, /view."""
 
 import asyncio
+import contextlib
 import hashlib
 import io
 import json
 import mimetypes
 import shutil
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from pathlib import Path
 from typing import IO
 
 from aiohttp import web
 from aiohttp.web_request import FileField
 from PIL import Image
+from PIL.PngImagePlugin import PngInfo
 
 from local.comfyui.media_folders import (
     FOLDER_TYPES,
@@ -39,9 +41,13 @@ _BYTES_TYPE = "application/octet-stream"
 _DEFAULT_QUALITY = 90
 _CHUNK_BYTES = 1024 * 1024
 
+_Form = Mapping[str, str | bytes | bytearray | FileField]
+# Writes an upload to the path that it is given.
+_Write = Callable[[IO[bytes], Path], None]
 
-class _RefusedViewError(Exception):
-    """When no file is shown; `status` is the answer's."""
+
+class _NoFileError(Exception):
+    """When no file can be read; `status` is what /view answers."""
 
     def __init__(self, status: int) -> None:
         super().__init__(f"status {status}")
@@ -64,9 +70,25 @@ class FileRoutes:
 
     async def upload_image(self, request: web.Request) -> web.Response:
         """Store an uploaded file of any kind; the answer's name may differ from the one sent."""
+        return await self._upload(await request.post(), _write_file)
+
+    async def upload_mask(self, request: web.Request) -> web.Response:
+        """Store the colours of an earlier file with the uploaded mask's transparency.
+
+        Nothing is stored when the original is not there, which the answer does not tell.
+        """
         form = await request.post()
+
+        def write_masked(file: IO[bytes], path: Path) -> None:
+            with contextlib.suppress(_NoFileError):
+                original = self._find_file(json.loads(str(form["original_ref"])))
+                _write_masked(file, original, path)
+
+        return await self._upload(form, write_masked)
+
+    async def _upload(self, form: _Form, write: _Write) -> web.Response:
         upload = form.get("image")
-        if upload is None:
+        if not upload:
             return web.Response(status=400)
         if not isinstance(upload, FileField):
             # ComfyUI trips over text in place of a file.
@@ -80,39 +102,14 @@ class FileRoutes:
             path = self._folders.resolve(folder_type, subfolder, upload.filename)
         except OutsideFolderError:
             return web.Response(status=400)
-        stored = await asyncio.to_thread(_store, upload.file, path, is_overwrite)
+        stored = await asyncio.to_thread(_store, upload.file, path, write, is_overwrite)
         return web.json_response({"name": stored.name, "subfolder": subfolder, "type": folder_type})
-
-    async def upload_mask(self, request: web.Request) -> web.Response:
-        """Store the colours of an earlier upload with the uploaded mask's transparency.
-
-        Nothing is stored when the original is not there, which the answer does not tell.
-        """
-        form = await request.post()
-        upload, reference = form.get("image"), form.get("original_ref")
-        if upload is None:
-            return web.Response(status=400)
-        if not isinstance(upload, FileField) or not isinstance(reference, str):
-            raise TypeError("a mask needs a file and the reference of its original")
-        original = json.loads(reference)
-        folder_type = str(form.get("type", INPUT))
-        subfolder = str(form.get("subfolder", ""))
-        try:
-            path = self._folders.resolve(folder_type, subfolder, upload.filename)
-            original_path = self._folders.resolve(
-                original.get("type", OUTPUT), original.get("subfolder", ""), original["filename"]
-            )
-        except OutsideFolderError:
-            return web.Response(status=400)
-        if original_path.is_file():
-            await asyncio.to_thread(_store_mask, upload.file, original_path, path)
-        return web.json_response({"name": path.name, "subfolder": subfolder, "type": folder_type})
 
     async def view(self, request: web.Request) -> web.StreamResponse:
         """Answer a file, or a smaller preview, or some of its channels."""
         try:
-            path = self._find_viewed(request.query)
-        except _RefusedViewError as error:
+            path = self._find_file(request.query)
+        except _NoFileError as error:
             return web.Response(status=error.status)
         headers = {"Content-Disposition": f'filename="{path.name}"'}
         if "preview" in request.query:
@@ -129,23 +126,23 @@ class FileRoutes:
             content_type = _BYTES_TYPE
         return web.FileResponse(path, headers=headers | {"Content-Type": content_type})
 
-    def _find_viewed(self, query: Mapping[str, str]) -> Path:
+    def _find_file(self, query: Mapping[str, str]) -> Path:
         if "filename" not in query:
-            raise _RefusedViewError(404)
+            raise _NoFileError(404)
         name, annotated_type = split_annotation(query["filename"])
         folder_type = annotated_type or query.get("type", OUTPUT)
         if not name or name.startswith("/") or ".." in name or folder_type not in FOLDER_TYPES:
-            raise _RefusedViewError(400)
+            raise _NoFileError(400)
         try:
             path = self._folders.resolve(folder_type, query.get("subfolder", ""), Path(name).name)
         except OutsideFolderError as error:
-            raise _RefusedViewError(403) from error
+            raise _NoFileError(403) from error
         if not path.is_file():
-            raise _RefusedViewError(404)
+            raise _NoFileError(404)
         return path
 
 
-def _store(file: IO[bytes], path: Path, is_overwrite: bool) -> Path:
+def _store(file: IO[bytes], path: Path, write: _Write, is_overwrite: bool) -> Path:
     """Write an upload and return its path: a new one, unless the file of that name is equal."""
     path.parent.mkdir(parents=True, exist_ok=True)
     target = path
@@ -159,9 +156,13 @@ def _store(file: IO[bytes], path: Path, is_overwrite: bool) -> Path:
             target = path.with_name(f"{path.stem} ({number}){path.suffix}")
             number += 1
     file.seek(0)
-    with target.open("wb") as written:
-        shutil.copyfileobj(file, written)
+    write(file, target)
     return target
+
+
+def _write_file(file: IO[bytes], path: Path) -> None:
+    with path.open("wb") as written:
+        shutil.copyfileobj(file, written)
 
 
 def _hash(file: IO[bytes]) -> bytes:
@@ -171,12 +172,14 @@ def _hash(file: IO[bytes]) -> bytes:
     return digest.digest()
 
 
-def _store_mask(file: IO[bytes], original_path: Path, path: Path) -> None:
-    path.parent.mkdir(parents=True, exist_ok=True)
+def _write_masked(file: IO[bytes], original_path: Path, path: Path) -> None:
     with Image.open(original_path) as original, Image.open(file) as mask:
         result = original.convert("RGBA")
         result.putalpha(mask.convert("RGBA").getchannel("A"))
-        result.save(path, compress_level=4)
+        metadata = PngInfo()
+        for key, value in getattr(original, "text", {}).items():
+            metadata.add_text(key, value)
+        result.save(path, compress_level=4, pnginfo=metadata)
 
 
 def _render_preview(path: Path, wanted: str) -> tuple[bytes, str]:

@@ -2,6 +2,7 @@
 
 import platform
 import sys
+from pathlib import PurePath
 
 from aiohttp import web
 
@@ -29,8 +30,8 @@ class InfoRoutes:
             web.get("/object_info/{class_type}", self.get_class_info),
             web.get("/models", self.get_model_folders),
             web.get("/models/{folder}", self.get_models),
-            web.get("/embeddings", self.get_nothing),
-            web.get("/extensions", self.get_nothing),
+            web.get("/embeddings", self.get_embeddings),
+            web.get("/extensions", self.get_extensions),
             web.get("/users", self.get_users),
         ]
 
@@ -89,8 +90,13 @@ class InfoRoutes:
             return web.Response(status=404)
         return web.json_response(self._catalog.list_models(folder))
 
-    async def get_nothing(self, _request: web.Request) -> web.Response:
-        """Answer an empty list: there are no embeddings and no pages for a browser."""
+    async def get_embeddings(self, _request: web.Request) -> web.Response:
+        """Answer the models among the embeddings as a prompt's text names them."""
+        names = self._catalog.list_models("embeddings")
+        return web.json_response([str(PurePath(name).with_suffix("")) for name in names])
+
+    async def get_extensions(self, _request: web.Request) -> web.Response:
+        """Answer an empty list: there are no pages for a browser."""
         return web.json_response([])
 
     async def get_users(self, _request: web.Request) -> web.Response:

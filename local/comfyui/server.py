@@ -68,15 +68,18 @@ async def answer_errors(request: web.Request, handler: _Handler) -> web.StreamRe
 
 @web.middleware
 async def refuse_other_origins(request: web.Request, handler: _Handler) -> web.StreamResponse:
-    """Refuse a browser page of another host, where the server is addressed by a loopback name."""
-    if request.method == "OPTIONS":
-        return web.Response()
+    """Refuse a browser page of another host, where the server is addressed by a loopback name.
+
+    Ports count only where both name one. Whatever else asks for its options gets an empty answer.
+    """
     host = urlsplit(f"//{request.headers.get('Host', '').lower()}")
     origin = urlsplit(request.headers.get("Origin", "").lower())
     if origin.netloc and _is_loopback(host.hostname):
-        wanted = host.netloc if origin.port is not None else host.hostname
-        if origin.netloc != wanted:
+        have_ports = origin.port is not None and host.port is not None
+        if origin.hostname != host.hostname or (have_ports and origin.port != host.port):
             return web.Response(status=403)
+    if request.method == "OPTIONS":
+        return web.Response()
     return await handler(request)
 
 

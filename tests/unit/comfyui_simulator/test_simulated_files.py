@@ -68,16 +68,47 @@ def test_an_upload_above_the_limit_is_refused(client: SimulatorClient) -> None:
     assert response.text == "Maximum request body size 104857600 exceeded."
 
 
-def test_a_mask_gives_its_transparency_to_the_original(client: SimulatorClient) -> None:
-    client.upload("photo.png", png("red"))
-    mask = Image.new("RGBA", (8, 8), (0, 0, 0, 77))
+def mask(alpha: int) -> bytes:
     buffer = io.BytesIO()
-    mask.save(buffer, "png")
-    reference = json.dumps({"filename": "photo.png", "type": "input", "subfolder": ""})
-    answer = client.upload("mask.png", buffer.getvalue(), "mask", original_ref=reference).json()
+    Image.new("RGBA", (8, 8), (0, 0, 0, alpha)).save(buffer, "png")
+    return buffer.getvalue()
 
+
+def test_a_mask_gives_its_transparency_to_the_original(client: SimulatorClient) -> None:
+    photo = client.run(picture_graph(0xFF0000, width=8, height=8))["outputs"]["2"]["images"][0]
+    answer = client.upload("mask.png", mask(77), "mask", original_ref=json.dumps(photo)).json()
     image = opened(client.download({"filename": answer["name"], "type": "input"}))
+
     assert image.getpixel((0, 0)) == (255, 0, 0, 77)
+    assert json.loads(image.text["prompt"]).keys() == {"1", "2"}
+
+
+def test_a_mask_keeps_other_files_of_its_name_as_any_upload(client: SimulatorClient) -> None:
+    client.upload("photo.png", png("red"))
+
+    def upload(alpha: int, **fields: str) -> str:
+        reference = json.dumps({"filename": "photo.png [input]"})
+        answer = client.upload("m.png", mask(alpha), "mask", original_ref=reference, **fields)
+        return str(answer.json()["name"])
+
+    def alpha_of(name: str) -> object:
+        return opened(client.download({"filename": name, "type": "input"})).getpixel((0, 0))
+
+    assert (upload(1), upload(2), upload(3, overwrite="1")) == ("m.png", "m (1).png", "m.png")
+    assert alpha_of("m (1).png") == (255, 0, 0, 2)
+    assert alpha_of("m.png") == (255, 0, 0, 3)
+
+
+@pytest.mark.parametrize(
+    "reference", [{"filename": "no.png"}, {"filename": "../a.png"}, {"filename": "a", "type": "x"}]
+)
+def test_a_mask_without_its_original_is_answered_and_not_stored(
+    client: SimulatorClient, reference: dict[str, str]
+) -> None:
+    answer = client.upload("m.png", mask(1), "mask", original_ref=json.dumps(reference))
+
+    assert (answer.status_code, answer.json()["name"]) == (200, "m.png")
+    assert client.get("/view?filename=m.png&type=input").status_code == 404
 
 
 @pytest.mark.parametrize(
@@ -149,7 +180,14 @@ def test_view_takes_channels_apart(client: SimulatorClient) -> None:
 
 @pytest.mark.parametrize(
     ("origin", "status"),
-    [("http://localhost:1", 403), ("http://evil.example", 403), ("", 200), ("same", 200)],
+    [
+        ("http://localhost:1", 403),
+        ("http://127.0.0.1:1", 403),
+        ("http://evil.example", 403),
+        ("http://127.0.0.1", 200),
+        ("", 200),
+        ("same", 200),
+    ],
 )
 def test_pages_of_other_origins_are_refused(
     client: SimulatorClient, origin: str, status: int
@@ -157,6 +195,17 @@ def test_pages_of_other_origins_are_refused(
     sent = client.url if origin == "same" else origin
 
     assert client.get("/prompt", headers={"Origin": sent}).status_code == status
+
+
+@pytest.mark.parametrize(
+    ("host", "status"), [("127.0.0.1", 200), ("[::1]:1", 403), ("10.0.0.1:8188", 200)]
+)
+def test_an_origin_counts_where_the_host_is_this_machine(
+    client: SimulatorClient, host: str, status: int
+) -> None:
+    headers = {"Host": host, "Origin": "http://127.0.0.1:1"}
+
+    assert client.get("/prompt", headers=headers).status_code == status
 
 
 def test_system_stats_tell_that_this_is_a_simulator(client: SimulatorClient) -> None:

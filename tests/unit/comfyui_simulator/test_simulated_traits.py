@@ -236,10 +236,15 @@ def test_a_websocket_of_another_origin_is_refused(client: SimulatorClient) -> No
     assert (answer.status_code, answer.content) == (403, b"")
 
 
-def test_a_question_for_options_is_answered_to_anybody(client: SimulatorClient) -> None:
-    answer = client.request("OPTIONS", "/prompt", headers={"Origin": "http://evil.example"})
+def test_a_question_for_options_is_answered_except_to_another_origin(
+    client: SimulatorClient,
+) -> None:
+    def ask(path: str, origin: str) -> tuple[int, bytes]:
+        answer = client.request("OPTIONS", path, headers={"Origin": origin})
+        return answer.status_code, answer.content
 
-    assert answer.status_code == 200
+    assert ask("/prompt", client.url) == ask("/nonsense", "") == (200, b"")
+    assert ask("/prompt", "http://evil.example") == (403, b"")
 
 
 def test_a_queue_of_fat_prompts_is_a_fat_answer(tmp_path: Path) -> None:
@@ -287,6 +292,21 @@ def test_previews_have_metadata_for_a_client_that_asked_for_it(tmp_path: Path) -
         assert Image.open(io.BytesIO(preview["picture"])).format == "JPEG"
 
 
+def test_a_client_that_connects_again_has_to_ask_for_metadata_again(
+    slow_client: SimulatorClient,
+) -> None:
+    with slow_client.events("me") as events:
+        events.read()
+        events.send({"type": "feature_flags", "data": {"supports_preview_metadata": True}})
+        assert events.read()["type"] == "feature_flags"
+    # The server must have seen the end of the first connection, or it would drop the second.
+    time.sleep(0.05)
+    with slow_client.events("me") as events:
+        prompt_id = slow_client.submit(picture_graph(), client_id="me", extra_data=PREVIEWED)
+
+        assert {preview["binary"] for preview in previews(events, prompt_id)} == {1}
+
+
 def previews(events: Events, prompt_id: str) -> list[dict[str, Any]]:
     return [message for message in events.read_until_done(prompt_id) if "binary" in message]
 
@@ -308,6 +328,11 @@ def test_what_a_node_says_of_its_work_is_a_binary_message(client: SimulatorClien
     (said,) = [message for message in messages if "binary" in message]
     assert said == {"binary": 3, "node": "3", "text": "width: 64, height: 64\n batch size: 2"}
     assert set(other_kinds) == {"status"}
+
+
+def test_embeddings_are_listed_as_a_text_names_them(tmp_path: Path) -> None:
+    with running_simulator(tmp_path, models={"embeddings": ("faces/easy.v2.pt",)}) as server:
+        assert SimulatorClient(server.url).get("/embeddings").json() == ["faces/easy.v2"]
 
 
 def test_an_operator_finds_the_usual_models_and_one_user(client: SimulatorClient) -> None:
