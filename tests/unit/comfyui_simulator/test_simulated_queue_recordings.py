@@ -41,26 +41,38 @@ def submit_item(client: SimulatorClient, item: list[Any], **body: Any) -> None:
     client.submit(prompt, prompt_id=prompt_id, client_id=client_id, extra_data=extra, **body)
 
 
-def assert_same_get(client: SimulatorClient, name: str) -> None:
-    recorded = recording(name)
-    assert_same_answer(client.get(recorded["request"]["path"]), recorded)
+def replay(client: SimulatorClient, *names: str) -> None:
+    """Ask what was recorded, and compare the answers."""
+    for name in names:
+        recorded = recording(name)
+        request = recorded["request"]
+        answer = client.request(request["method"], request["path"], json=request["json"])
+        assert_same_answer(answer, recorded)
 
 
-def test_a_busy_queue_and_an_interrupted_prompt_are_as_recorded(client: SimulatorClient) -> None:
+def test_a_busy_queue_is_listed_changed_and_worked_off_as_recorded(
+    client: SimulatorClient,
+) -> None:
     queue = recording("queue_running_and_pending")["body"]
     (running,) = queue["queue_running"]
     pending = {item[0]: item for item in queue["queue_pending"]}
     count_to(client, running[0])
     with client.events("qclient") as events:
-        events.read()
-        check_busy_queue(client, running, pending)
-        client.post("/interrupt", {"prompt_id": running[1]})
-        messages = events.read_until_done(running[1])
-    client.post("/queue", {"clear": True})
+        messages = [events.read()]
+        fill_queue(client, running, pending)
+        replay(client, "prompt_get_busy", "queue_running_and_pending", "api_job_pending")
+        # What had ended before the queue was recorded is not among the simulator's jobs.
+        listed = recording("api_jobs_busy")["body"]["jobs"]
+        waiting = [job for job in listed if job["status"] in ("pending", "in_progress")]
+        assert sorted_jobs(client.get("/api/jobs").json()["jobs"]) == sorted_jobs(waiting)
+        replay(client, "queue_delete", "history_of_deleted", "queue_delete_running")
+        replay(client, "queue_delete_unknown", "interrupt_wrong_id", "interrupt_targeted")
+        messages += events.read_until_done(pending[60][1])
 
     recorded = recording("ws_queue_ops")
-    end = [message["type"] for message in recorded].index("execution_interrupted") + 3
-    assert comparable(messages[-3:]) == comparable(recorded[end - 3 : end])
+    # The recorded server had written six files of this name before.
+    renamed = {f"v_{number + 6:05}_.png": f"v_{number:05}_.png" for number in range(1, 6)}
+    assert comparable(without_progress(messages)) == comparable(without_progress(recorded), renamed)
     entry = client.await_history(running[1])
     (expected,) = recording("history_interrupted").values()
     assert comparable_history(entry, {}) == comparable_history(expected, {})
@@ -68,7 +80,7 @@ def test_a_busy_queue_and_an_interrupted_prompt_are_as_recorded(client: Simulato
     assert comparable(job) == comparable(recording("api_job_cancelled")["body"])
 
 
-def check_busy_queue(
+def fill_queue(
     client: SimulatorClient, running: list[Any], pending: dict[float, list[Any]]
 ) -> None:
     submit_item(client, running)
@@ -78,14 +90,10 @@ def check_busy_queue(
     submit_item(client, pending[-61], front=True)
     submit_item(client, pending[-1000.0], number=-1000)
 
-    assert_same_get(client, "prompt_get_busy")
-    assert_same_get(client, "queue_running_and_pending")
-    assert_same_get(client, "api_job_pending")
-    listed = recording("api_jobs_busy")["body"]["jobs"]
-    waiting = [job for job in listed if job["status"] in ("pending", "in_progress")]
-    jobs = client.get("/api/jobs").json()["jobs"]
-    assert sorted_jobs(jobs) == sorted_jobs(waiting)
-    client.post("/queue", {"delete": [pending[60][1]]})
+
+def without_progress(messages: list[dict[str, Any]]) -> list[dict[str, Any]]:
+    """Drop what depends on the moment; the progress of single prompts is compared elsewhere."""
+    return [item for item in messages if item["type"] not in ("progress", "progress_state")]
 
 
 def sorted_jobs(jobs: list[dict[str, Any]]) -> Any:
@@ -117,7 +125,7 @@ def test_an_id_that_is_posted_twice_is_queued_and_kept_as_recorded(
     answer = client.post("/prompt", posted["request"]["json"])
     assert_same_answer(answer, posted)
     assert answer.json()["number"] == second[0]
-    assert_same_get(client, "queue_duplicate_id")
+    replay(client, "queue_duplicate_id")
 
     deadline = time.monotonic() + 10
     while client.get("/prompt").json()["exec_info"]["queue_remaining"]:
@@ -201,7 +209,7 @@ def test_an_uploaded_picture_is_viewed_as_recorded(
     client: SimulatorClient, name: str, subfolder: str
 ) -> None:
     recorded = recording(name)
-    content = bytes(int(recorded["headers"]["Content-Length"]))
+    content = recorded["body"].encode("latin-1")
     file_name = {"": "a38762.png", "t/j": "b38762.png"}[subfolder]
     client.upload(file_name, content, subfolder=subfolder)
     answer = client.get(recorded["request"]["path"])
@@ -209,5 +217,4 @@ def test_an_uploaded_picture_is_viewed_as_recorded(
     assert answer.status_code == recorded["status"]
     assert answer.content == content
     for header, value in recorded["headers"].items():
-        if header not in ("Last-Modified", "Etag", "ETag", "Date", "Server"):
-            assert answer.headers[header] == value, header
+        assert answer.headers[header] == value, header

@@ -1,5 +1,6 @@
 """Replays what a real server was asked, and compares the simulator's answers with the real ones."""
 
+import io
 import json
 import re
 from collections.abc import Iterator
@@ -8,6 +9,8 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+import requests
+from PIL import Image
 
 from local.comfyui.simulator import running_simulator
 from tests.unit.comfyui_simulator.recorded_nodes import RECORDED_NODES
@@ -17,8 +20,8 @@ from tests.unit.comfyui_simulator.recordings import (
     assert_same_answer,
     comparable,
     comparable_history,
-    has_recording,
     needs_recordings,
+    read_if_recorded,
     recording,
 )
 from tests.unit.comfyui_simulator.simulator_client import SimulatorClient, node
@@ -54,14 +57,10 @@ IDLE_REQUESTS = [
     "api_jobs_bad_status",
     "api_jobs_empty",
     "free",
-    "history_delete",
     "history_empty",
-    "history_of_deleted",
     "interrupt_global_nobody",
     "interrupt_idle",
     "interrupt_json_null",
-    "interrupt_targeted",
-    "interrupt_wrong_id",
     "jobs_no_prefix",
     "models",
     "method_not_allowed",
@@ -73,9 +72,6 @@ IDLE_REQUESTS = [
     "prompt_get",
     "prompt_partial_execution_targets",
     "queue_clear",
-    "queue_delete",
-    "queue_delete_running",
-    "queue_delete_unknown",
     "queue_empty",
     "queue_no_body",
     "validation_bad_json",
@@ -133,47 +129,48 @@ class Replay:
     def __init__(self, client: SimulatorClient, name: str) -> None:
         self._client = client
         self._name = name
-        self._entry = self._recorded_entry()
-        self._recorded_id = str(self._entry["prompt"][1])
-        self._recorded_client = str(self._entry["prompt"][3]["client_id"])
-
-    def _recorded_entry(self) -> dict[str, Any]:
-        """Return the history of the run, which is put together where only the job was recorded."""
-        if has_recording(f"history_{self._name}"):
-            (entry,) = recording(f"history_{self._name}").values()
-            return dict(entry)
-        posted = recording(f"prompt_post_{self._name}")
-        prompt_id = posted["body"]["prompt_id"]
-        body = posted["request"]["json"]
-        extra_data = body["extra_data"] | {"client_id": body["client_id"]}
-        return {"prompt": [0, prompt_id, body["prompt"], extra_data, []]}
+        self._posted = read_if_recorded(f"prompt_post_{name}")
+        self._entry: dict[str, Any] | None = None
+        if (history := read_if_recorded(f"history_{name}")) is not None:
+            (self._entry,) = history.values()
 
     def run(self) -> None:
-        _, _, prompt, extra_data, _ = self._entry["prompt"]
-        sent = {key: extra_data[key] for key in extra_data if key not in TIME_KEYS | {"client_id"}}
+        body, recorded_id = self._recorded_request()
+        client_id = body["client_id"]
         with ExitStack() as stack:
-            mine = stack.enter_context(self._client.events(self._recorded_client))
-            other = stack.enter_context(self._client.events(f"observer-{self._recorded_client}"))
+            mine = stack.enter_context(self._client.events(client_id))
+            other = stack.enter_context(self._client.events(f"observer-{client_id}"))
             greetings = [mine.read()], [other.read()]
             if self._negotiates_features():
                 mine.send({"type": "feature_flags", "data": {"supports_preview_metadata": True}})
                 greetings[0].append(mine.read())
-            prompt_id = self._client.submit(
-                prompt, client_id=self._recorded_client, extra_data=sent
-            )
-            renamed = {prompt_id: "id", self._recorded_id: "id"}
+            answer = self._client.post("/prompt", body)
+            if self._posted is not None:
+                assert_same_answer(answer, self._posted)
+            prompt_id = answer.json()["prompt_id"]
+            renamed = {prompt_id: "id", recorded_id: "id"}
             messages = greetings[0] + mine.read_until_done(prompt_id)
             observed = greetings[1] + [other.read() for _ in range(3)]
         self._compare_messages(messages, renamed)
         self._compare(f"ws_{self._name}_other_client", observed, renamed)
-        if "outputs" in self._entry:
+        if self._entry is not None:
             entry = self._client.await_history(prompt_id)
             assert comparable_history(entry, renamed) == comparable_history(self._entry, renamed)
         self._compare_job(prompt_id, renamed)
 
+    def _recorded_request(self) -> tuple[dict[str, Any], str]:
+        """Return what was posted, put together where only its history was kept, and its id."""
+        if self._posted is not None:
+            return self._posted["request"]["json"], self._posted["body"]["prompt_id"]
+        assert self._entry is not None
+        _, prompt_id, prompt, extra_data, _ = self._entry["prompt"]
+        sent = {key: extra_data[key] for key in extra_data if key not in TIME_KEYS | {"client_id"}}
+        body = {"prompt": prompt, "client_id": extra_data["client_id"], "extra_data": sent}
+        return body, prompt_id
+
     def _negotiates_features(self) -> bool:
-        name = f"ws_{self._name}"
-        return has_recording(name) and recording(name)[1]["type"] == "feature_flags"
+        recorded = read_if_recorded(f"ws_{self._name}")
+        return recorded is not None and recorded[1]["type"] == "feature_flags"
 
     def _compare_messages(self, messages: list[dict[str, Any]], renamed: dict[str, str]) -> None:
         name = f"ws_{self._name}"
@@ -186,11 +183,11 @@ class Replay:
             self._compare(name, messages, renamed)
 
     def _compare_job(self, prompt_id: str, renamed: dict[str, str]) -> None:
-        name = f"api_job_{self._name}"
-        if not has_recording(name):
+        answer = read_if_recorded(f"api_job_{self._name}")
+        if answer is None:
             return
         job = self._client.get(f"/api/jobs/{prompt_id}").json()
-        recorded = recording(name)["body"]
+        recorded = answer["body"]
         job["priority"] = recorded["priority"]
         if self._name == "multi_output_2":
             # As above: which output comes first is chance.
@@ -198,8 +195,9 @@ class Replay:
         assert comparable(job, renamed) == comparable(recorded, renamed)
 
     def _compare(self, name: str, received: list[Any], renamed: dict[str, str]) -> None:
-        if has_recording(name):
-            assert comparable(received, renamed) == comparable(recording(name), renamed)
+        recorded = read_if_recorded(name)
+        if recorded is not None:
+            assert comparable(received, renamed) == comparable(recorded, renamed)
 
 
 def executed_outputs(messages: list[dict[str, Any]]) -> dict[str, Any]:
@@ -287,6 +285,9 @@ def test_an_id_that_is_no_uuid_is_found_as_recorded(client: SimulatorClient) -> 
     expected["outputs"]["2"]["images"][0]["filename"] = "ml_00001_.png"
 
     assert comparable_history(answer, {}) == comparable_history(expected, {})
+    deletion = recording("history_delete")
+    assert_same_answer(client.post("/history", deletion["request"]["json"]), deletion)
+    assert client.get(recorded["request"]["path"]).json() == {}
 
 
 @pytest.mark.parametrize(
@@ -355,14 +356,40 @@ def test_feature_flags_are_answered_as_recorded(client: SimulatorClient) -> None
         assert events.read() == recorded[1]
 
 
-def test_a_view_of_a_saved_picture_has_the_recorded_headers(client: SimulatorClient) -> None:
-    client.run(recording("prompt_client_chosen_id")["request"]["json"]["prompt"])
-    for name in ("view_default_type", "view_output", "view_channel_rgb", "view_channel_a"):
-        recorded = recording(name)
-        answer = client.get(recorded["request"]["path"])
-        assert answer.status_code == recorded["status"]
-        for header in ("Content-Type", "Content-Disposition", "Accept-Ranges"):
-            assert answer.headers.get(header) == recorded["headers"].get(header), name
+@pytest.mark.parametrize("name", ["view_default_type", "view_output"])
+def test_a_saved_picture_is_viewed_as_recorded(client: SimulatorClient, name: str) -> None:
+    answer, recorded = view_of_a_saved_picture(client, name)
+    content = recorded["body"].encode("latin-1")
+
+    # All before the pixels: size, mode and the metadata; what follows differs by compressor.
+    pixels = content.index(b"IDAT") - 4
+    assert answer.content[:pixels] == content[:pixels]
+
+
+@pytest.mark.parametrize("name", ["view_channel_rgb", "view_channel_a"])
+def test_a_channel_of_a_saved_picture_is_viewed_as_recorded(
+    client: SimulatorClient, name: str
+) -> None:
+    answer, recorded = view_of_a_saved_picture(client, name)
+    shown, expected = (
+        Image.open(io.BytesIO(content))
+        for content in (answer.content, recorded["body"].encode("latin-1"))
+    )
+
+    assert (shown.mode, shown.size) == (expected.mode, expected.size)
+    assert shown.tobytes() == expected.tobytes()
+
+
+def view_of_a_saved_picture(
+    client: SimulatorClient, name: str
+) -> tuple[requests.Response, dict[str, Any]]:
+    client.await_history(client.submit(**prompt_arguments(recording("prompt_post_empty_save_1"))))
+    recorded = recording(name)
+    answer = client.get(recorded["request"]["path"])
+    assert answer.status_code == recorded["status"]
+    for header in ("Content-Type", "Content-Disposition", "Accept-Ranges"):
+        assert answer.headers.get(header) == recorded["headers"].get(header)
+    return answer, recorded
 
 
 # Of the pages for a browser the simulator has none.
