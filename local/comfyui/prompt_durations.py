@@ -147,7 +147,7 @@ def _list_classes(graph: _Graph) -> dict[str, str]:
 
 def _count_same(graph: _Graph, prompt: _Graph) -> int:
     return sum(
-        prompt[node_id]["inputs"].get(name) == value
+        prompt[node_id].get("inputs", {}).get(name) == value
         for node_id, node in graph.items()
         for name, value in node["inputs"].items()
     )

@@ -171,11 +171,11 @@ class SimulatorClient:
         return response.content
 
     @contextmanager
-    def events(self, client_id: str) -> Iterator[Events]:
+    def events(self, client_id: str, path: str = "/ws") -> Iterator[Events]:
         """Connect a websocket; the greeting is still to be read."""
         address = self.url.replace("http", "ws", 1)
         socket = websocket.create_connection(
-            f"{address}/ws?clientId={client_id}", timeout=10, suppress_origin=True
+            f"{address}{path}?clientId={client_id}", timeout=10, suppress_origin=True
         )
         with closing(socket):
             yield Events(socket)

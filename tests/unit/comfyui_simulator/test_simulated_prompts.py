@@ -34,6 +34,8 @@ def test_every_route_exists_under_api_too(client: SimulatorClient) -> None:
 
     assert client.get("/api/prompt").json() == {"exec_info": {"queue_remaining": 0}}
     assert client.get(f"/api/history/{prompt_id}").json().keys() == {prompt_id}
+    with client.events("me", "/api/ws") as events:
+        assert events.read()["data"]["sid"] == "me"
 
 
 @pytest.mark.parametrize(("sent", "used"), [("", ""), (None, "None"), (7, "7"), ("A/b", "A/b")])

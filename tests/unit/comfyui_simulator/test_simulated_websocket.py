@@ -3,6 +3,7 @@ import time
 import pytest
 
 from tests.unit.comfyui_simulator.simulator_client import (
+    Events,
     SimulatorClient,
     done_message,
     node,
@@ -85,11 +86,28 @@ def test_progress_of_a_job_without_client_goes_to_everybody(slow_client: Simulat
     with slow_client.events("other") as events:
         events.read()
         slow_client.submit(picture_graph(), client_id=None)
-        received: list[dict[str, object]] = []
-        while not received or received[-1] != status(0):
-            received.append(events.read())
 
-    assert {message["type"] for message in received} == {"status", "progress_state", "progress"}
+        assert read_kinds_until_idle(events) == {"status", "progress_state", "progress"}
+
+
+def test_the_interruption_of_a_job_without_client_is_told_to_everybody(
+    slow_client: SimulatorClient,
+) -> None:
+    with slow_client.events("other") as events:
+        events.read()
+        prompt_id = slow_client.submit(picture_graph(), client_id=None)
+        slow_client.await_running(prompt_id)
+        time.sleep(0.1)
+        slow_client.post("/interrupt", {"prompt_id": prompt_id})
+
+        assert "execution_interrupted" in read_kinds_until_idle(events)
+
+
+def read_kinds_until_idle(events: Events) -> set[object]:
+    received: list[dict[str, object]] = []
+    while not received or received[-1] != status(0):
+        received.append(events.read())
+    return {message["type"] for message in received}
 
 
 def test_progress_counts_up_in_every_node(slow_client: SimulatorClient) -> None:
