@@ -24,10 +24,12 @@ class QueuedPrompt(NamedTuple):
     secrets: dict[str, Any]
 
     @property
-    def client_id(self) -> str | None:
-        """The websocket client whose job this is, if the request named one."""
-        client_id = self.extra_data.get("client_id")
-        return None if client_id is None else str(client_id)
+    def client_id(self) -> Any:
+        """The websocket client whose job this is, None if the request named none.
+
+        Anything but a text is nobody's id, as on a real server.
+        """
+        return self.extra_data.get("client_id")
 
     def shown(self) -> list[Any]:
         """Return the five elements that /queue and /history show; secrets are never among them."""

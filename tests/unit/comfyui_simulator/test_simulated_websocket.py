@@ -82,6 +82,14 @@ def test_another_client_sees_only_the_queue(client: SimulatorClient) -> None:
         assert other.is_silent(0.1)
 
 
+def test_a_client_id_that_is_no_text_is_nobodys(client: SimulatorClient) -> None:
+    with client.events("7") as events:
+        events.read()
+        client.run(picture_graph(), client_id=7)
+
+        assert read_kinds_until_idle(events) == {"status"}
+
+
 def test_progress_of_a_job_without_client_goes_to_everybody(slow_client: SimulatorClient) -> None:
     with slow_client.events("other") as events:
         events.read()
