@@ -6,6 +6,7 @@ import hashlib
 import io
 import json
 import mimetypes
+import os
 import shutil
 from collections.abc import Callable, Mapping
 from pathlib import Path
@@ -99,11 +100,12 @@ class FileRoutes:
         if not upload.filename:
             return web.Response(status=400)
         try:
-            path = self._folders.resolve(folder_type, subfolder, upload.filename)
+            folder = self._folders.resolve(folder_type, subfolder, "")
+            self._folders.resolve(folder_type, subfolder, upload.filename)
         except OutsideFolderError:
             return web.Response(status=400)
-        stored = await asyncio.to_thread(_store, upload.file, path, write, is_overwrite)
-        return web.json_response({"name": stored.name, "subfolder": subfolder, "type": folder_type})
+        name = await asyncio.to_thread(_store, upload, folder, write, is_overwrite)
+        return web.json_response({"name": name, "subfolder": subfolder, "type": folder_type})
 
     async def view(self, request: web.Request) -> web.StreamResponse:
         """Answer a file, or a smaller preview, or some of its channels."""
@@ -142,22 +144,27 @@ class FileRoutes:
         return path
 
 
-def _store(file: IO[bytes], path: Path, write: _Write, is_overwrite: bool) -> Path:
-    """Write an upload and return its path: a new one, unless the file of that name is equal."""
-    path.parent.mkdir(parents=True, exist_ok=True)
-    target = path
+def _store(upload: FileField, folder: Path, write: _Write, is_overwrite: bool) -> str:
+    """Write an upload and return its name: a new one, unless the file of that name is equal.
+
+    A name with folders needs them to be there, as on a real server: only `folder` is made.
+    """
+    folder.mkdir(parents=True, exist_ok=True)
+    name = upload.filename
     if not is_overwrite:
-        digest = _hash(file)
+        # Not of a Path: this stem keeps the folders of the name.
+        stem, extension = os.path.splitext(name)
+        digest = _hash(upload.file)
         number = 1
-        while target.exists():
-            with target.open("rb") as existing:
+        while (folder / name).exists():
+            with (folder / name).open("rb") as existing:
                 if _hash(existing) == digest:
-                    return target
-            target = path.with_name(f"{path.stem} ({number}){path.suffix}")
+                    return name
+            name = f"{stem} ({number}){extension}"
             number += 1
-    file.seek(0)
-    write(file, target)
-    return target
+    upload.file.seek(0)
+    write(upload.file, folder / name)
+    return name
 
 
 def _write_file(file: IO[bytes], path: Path) -> None:

@@ -52,6 +52,18 @@ def test_a_subfolder_is_made_and_part_of_the_name_for_a_loader(client: Simulator
     assert client.run(graph)["status"]["completed"] is True
 
 
+def test_a_name_may_hold_folders_that_are_there(client: SimulatorClient) -> None:
+    assert client.upload("sub/a.png", png("red")).status_code == 500
+    client.upload("a.png", png("red"), subfolder="sub")
+
+    assert client.upload("sub/a.png", png("red")).json()["name"] == "sub/a.png"
+    assert client.upload("sub/a.png", png("blue")).json() == {
+        "name": "sub/a (1).png",
+        "subfolder": "",
+        "type": "input",
+    }
+
+
 @pytest.mark.parametrize(
     ("fields", "status"), [({"subfolder": "../.."}, 400), ({"type": "nonsense"}, 500)]
 )
