@@ -1,22 +1,27 @@
 """The test nodes of the recorded server: one that takes its time and one that fails."""
 
 import time
+from functools import partial
 
 from local.comfyui.image_values import Batch
 from local.comfyui.node_catalog import CustomNode
 from local.comfyui.node_run import NodeResult, NodeRun, OutOfMemoryError
 from local.comfyui.node_types import Input, NodeDefinition, NodeForm, Output
 
-# The recorded server slept as long as it was told.
-SPEED = 5
-
 
 def sleep(
-    run: NodeRun, *, image: Batch, seconds: float, steps: int, seed: int, preview: bool
+    speed: float,
+    run: NodeRun,
+    *,
+    image: Batch,
+    seconds: float,
+    steps: int,
+    seed: int,
+    preview: bool,
 ) -> NodeResult:
     del seed
     for step in range(1, steps + 1):
-        time.sleep(seconds / steps / SPEED)
+        time.sleep(seconds / steps / speed)
         run.report_progress(step, steps, image[0] if preview else None)
     return NodeResult((image,))
 
@@ -39,12 +44,17 @@ def define(class_type: str, *inputs: Input) -> NodeDefinition:
     )
 
 
-RECORDED_NODES = (
-    CustomNode(
-        define(
-            "MLSleep", Input("seconds", "FLOAT"), Input("steps", "INT"), Input("preview", "BOOLEAN")
+def make_recorded_nodes(speed: float = 5) -> tuple[CustomNode, ...]:
+    """Return the nodes; the recorded server slept as long as it was told, at speed 1."""
+    return (
+        CustomNode(
+            define(
+                "MLSleep",
+                Input("seconds", "FLOAT"),
+                Input("steps", "INT"),
+                Input("preview", "BOOLEAN"),
+            ),
+            partial(sleep, speed),
         ),
-        sleep,
-    ),
-    CustomNode(define("MLFail", Input("kind", ("exception", "oom"))), fail),
-)
+        CustomNode(define("MLFail", Input("kind", ("exception", "oom"))), fail),
+    )

@@ -8,7 +8,7 @@ from typing import Any
 import pytest
 
 from local.comfyui.simulator import running_simulator
-from tests.unit.comfyui_simulator.recorded_nodes import RECORDED_NODES
+from tests.unit.comfyui_simulator.recorded_nodes import make_recorded_nodes
 from tests.unit.comfyui_simulator.recordings import (
     assert_same_answer,
     comparable,
@@ -23,7 +23,7 @@ pytestmark = needs_recordings
 
 @pytest.fixture
 def client(tmp_path: Path) -> Iterator[SimulatorClient]:
-    with running_simulator(tmp_path, custom_nodes=RECORDED_NODES) as server:
+    with running_simulator(tmp_path, custom_nodes=make_recorded_nodes()) as server:
         yield SimulatorClient(server.url)
 
 
@@ -50,16 +50,27 @@ def replay(client: SimulatorClient, *names: str) -> None:
         assert_same_answer(answer, recorded)
 
 
+@pytest.fixture
+def unhurried_client(tmp_path: Path) -> Iterator[SimulatorClient]:
+    """A client of a server whose first recorded prompt outlasts all that is asked meanwhile."""
+    with running_simulator(tmp_path, custom_nodes=make_recorded_nodes(speed=1)) as server:
+        yield SimulatorClient(server.url)
+
+
 def test_a_busy_queue_is_listed_changed_and_worked_off_as_recorded(
-    client: SimulatorClient,
+    unhurried_client: SimulatorClient,
 ) -> None:
+    client = unhurried_client
     queue = recording("queue_running_and_pending")["body"]
     (running,) = queue["queue_running"]
     pending = {item[0]: item for item in queue["queue_pending"]}
     count_to(client, running[0])
     with client.events("qclient") as events:
+        submit_item(client, running)
         messages = [events.read()]
-        fill_queue(client, running, pending)
+        while messages[-1]["data"].get("node") != "2":
+            messages.append(events.read())
+        fill_queue(client, pending)
         replay(client, "prompt_get_busy", "queue_running_and_pending", "api_job_pending")
         # What had ended before the queue was recorded is not among the simulator's jobs.
         listed = recording("api_jobs_busy")["body"]["jobs"]
@@ -80,11 +91,7 @@ def test_a_busy_queue_is_listed_changed_and_worked_off_as_recorded(
     assert comparable(job) == comparable(recording("api_job_cancelled")["body"])
 
 
-def fill_queue(
-    client: SimulatorClient, running: list[Any], pending: dict[float, list[Any]]
-) -> None:
-    submit_item(client, running)
-    client.await_running(running[1])
+def fill_queue(client: SimulatorClient, pending: dict[float, list[Any]]) -> None:
     for number in (57, 58, 59, 60):
         submit_item(client, pending[number])
     submit_item(client, pending[-61], front=True)

@@ -13,7 +13,7 @@ import requests
 from PIL import Image
 
 from local.comfyui.simulator import running_simulator
-from tests.unit.comfyui_simulator.recorded_nodes import RECORDED_NODES
+from tests.unit.comfyui_simulator.recorded_nodes import make_recorded_nodes
 from tests.unit.comfyui_simulator.recordings import (
     RECORDINGS,
     TIME_KEYS,
@@ -32,7 +32,7 @@ pytestmark = needs_recordings
 @pytest.fixture
 def recorded_client(tmp_path: Path) -> Iterator[SimulatorClient]:
     """A client of a server that has the test nodes of the recording too."""
-    with running_simulator(tmp_path, custom_nodes=RECORDED_NODES) as server:
+    with running_simulator(tmp_path, custom_nodes=make_recorded_nodes()) as server:
         yield SimulatorClient(server.url)
 
 

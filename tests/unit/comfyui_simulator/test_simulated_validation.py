@@ -159,7 +159,7 @@ def test_a_node_without_a_class_is_named_as_well_as_it_can_be(
 
 def test_the_title_of_a_known_node_is_no_matter() -> None:
     graph = picture_graph()
-    graph["1"]["_meta"] = None  # type: ignore[assignment]
+    graph["1"]["_meta"] = None
 
     assert validate(graph) == ValidatedPrompt(["2"])
 
