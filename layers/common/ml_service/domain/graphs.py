@@ -11,7 +11,8 @@ from ml_service.domain.errors import WorkflowError
 Graph: TypeAlias = Mapping[str, Mapping[str, object]]
 """An API-format ComfyUI graph: node id to class_type and inputs."""
 
-_SCANNED = re.compile(r'"(?:[^"\\]|\\.)*"|-?\d[0-9.eE+-]*|[A-Za-z_][A-Za-z0-9_]*', re.DOTALL)
+_SCANNED = re.compile(r'"(?:[^"\\]|\\.)*"|[A-Za-z0-9_.+-]+', re.DOTALL)
+_NUMBER = re.compile(r"-?\d[0-9.eE+-]*")
 _NESTED = re.compile(r'"(?:[^"\\]|\\.)*"|[\[{]|[\]}]', re.DOTALL)
 _MAX_DEPTH = 100
 """Less than Python's own limit, which everything that goes through a graph would meet."""
@@ -25,7 +26,7 @@ _EXPORT = (
 
 @dataclass(frozen=True)
 class BareWord:
-    """A word that stands in a graph file where JSON wants a value, as ``___seed___`` does."""
+    """What stands in a graph file where JSON wants a value: ``___seed___``, ``-___seed___``."""
 
     word: str
     line: int
@@ -55,11 +56,11 @@ def read_graph(text: str) -> Graph:
 
     def stand_in(match: re.Match[str]) -> str:
         word = match[0]
-        if not (word[0].isalpha() or word[0] == "_") or word in _JSON_WORDS:
+        if word[0] == '"' or word in _JSON_WORDS or _NUMBER.fullmatch(word):
             return word
         line = text.count("\n", 0, match.start()) + 1
         column = match.start() - text.rfind("\n", 0, match.start())
-        if word in ("NaN", "Infinity"):
+        if word in ("NaN", "Infinity", "-Infinity"):
             raise WorkflowError(f"line {line} column {column}: {word} is no JSON number")
         if len(word) < len(_STAND_IN):
             return word  # too short to be a placeholder: the parser will say where it stands

@@ -98,7 +98,7 @@ def _find_filled_inputs(
     for node_id, node in graph.items():
         for name, value in read_inputs(node).items():
             if isinstance(value, BareWord):
-                filled[node_id, name] = marks.inputs[value.word]
+                filled[node_id, name] = marks.inputs.get(value.word)
             elif marks.find(value):
                 filled[node_id, name] = None
     for name, binding in list_bindings(workflow, graph):
