@@ -138,8 +138,7 @@ def payloads(draw: st.DrawFn, workflow: str) -> dict[str, Any]:
 
 
 def split(key: str) -> tuple[str, str]:
-    stem, extension = splitext(basename(key))
-    return stem, extension.lower()
+    return splitext(basename(key))
 
 
 def in_range(value: int, last: int, default: int) -> int:
@@ -220,7 +219,7 @@ def replace_modes(workflow: str, payload: dict[str, Any], prefix: str) -> dict[s
             "contextValue": in_range(payload["LivePortraitAudioInputModeContextValue"], 3, 1),
             "contextValue2": in_range(payload["LivePortraitCopperModeContextValue"], 2, 1),
             "contextValue3": in_range(payload["LivePortraitModelModeContextValue"], 2, 1),
-            "sourceAudio": f"{prefix}-{workflow}-source-audio.mp3"
+            "sourceAudio": f"{prefix}-{workflow}-source-audio{split(sound)[1]}"
             if sound
             else "example-10-minutes-of-silence.mp3",
             "sourceVideo": f"{prefix}-{workflow}-source-video.mp4"
