@@ -67,7 +67,9 @@ def render(
     except (OSError, UnicodeDecodeError) as error:
         raise typer.BadParameter(str(error), param_hint="MESSAGE_FILE") from None
     prompt = render_message(text, workflows, graphs=graphs, seed=seed)
-    typer.echo(json.dumps(prompt, indent=2, ensure_ascii=False))
+    printed = json.dumps(prompt, indent=2, ensure_ascii=False)
+    # Half an emoji, as a title cut short has it, has no bytes of its own; JSON's escape has.
+    typer.echo(printed.encode(errors="backslashreplace"))
 
 
 @app.command("check")

@@ -70,6 +70,14 @@ def test_a_message_is_rendered_as_it_would_be_posted(graphs: Path, tmp_path: Pat
     ]
 
 
+def test_half_an_emoji_in_a_graph_is_printed_as_json_has_it(graphs: Path):
+    node = '"3": {"class_type": "RandomNoise", "_meta": {"title": "cut \\ud83c"}, '
+    text = FLUX.replace('"3": {"class_type": "RandomNoise", ', node)
+    (graphs / "flux-prompt.json").write_text(text)
+    result = run("render", "-", "--graphs", graphs, text=make_body())
+    assert json.loads(result.output)["3"]["_meta"]["title"] == "cut \ud83c"
+
+
 def test_a_message_may_come_from_standard_input_and_uploads_keep_the_contracts_names():
     rendered = json.loads(run("render", "-", text=make_body("latent-sync")).output)
     assert rendered["1"]["inputs"]["file"] == f"42-latent-sync-clip-{PARTIAL_NAME}.mp4"
