@@ -194,8 +194,8 @@ SAMPLERS = {
         ),
         (
             {"title": "Third", "input": "seed"},
-            "the node with title Third, which the graph does not have; nodes with such an input: "
-            '3 ("First"), 4 ("Second")',
+            "the node with title Third, which the graph does not have: change its binding in the "
+            'manifest; nodes with such an input: 3 ("First"), 4 ("Second")',
         ),
         ({"node": "9", "input": "y"}, "nodes with such an input: none"),
     ],

@@ -151,6 +151,31 @@ def test_files_are_taken_over_unchanged_by_their_names(graphs: Path, workflows: 
     assert run("check", "--workflows", workflows).exit_code == 0
 
 
+@pytest.mark.parametrize(
+    ("name", "fleet"),
+    [
+        ("is-cached-video-lip-sync-instance.json", "lip-sync"),
+        ("is-cached-photo-pulid-instance.json", "pulid"),
+        ("is-cached-photo-flux-instance.json", "pulid"),
+        ("is-cached-photo-make-up-instance.json", "makeup"),
+        ("is-cached-photo-ace-plus-instance.json", "makeup"),
+    ],
+)
+def test_a_warm_up_graph_goes_to_the_fleet_that_its_name_means(
+    graphs: Path, workflows: Path, name: str, fleet: str
+):
+    (graphs / name).write_text(WARM)
+    assert run("import", graphs, "--workflows", workflows).exit_code == 0
+    assert (workflows / fleet / name).read_text() == WARM
+
+
+def test_a_prompt_files_name_means_its_workflow(graphs: Path, workflows: Path):
+    shutil.copy(workflows / "pulid" / "text-to-image.json", graphs / "workflow_api.json")
+    result = run("import", graphs, "--workflows", workflows)
+    assert result.exit_code == 0
+    assert f"as {workflows / 'pulid' / 'text-to-image.json'}" in result.output
+
+
 def test_what_the_graph_does_not_take_is_said(graphs: Path, workflows: Path):
     (graphs / "flux-prompt.json").write_text(FLUX.replace("___seed___", "7"))
     result = run("import", graphs, "--workflows", workflows)

@@ -100,7 +100,8 @@ def find_bound_place(name: str, binding: Binding, graph: Graph) -> BoundPlace:
     others = [n for n in graph if binding.input in read_inputs(graph[n])]
     raise WorkflowError(
         f"{name} is bound to input {binding.input} of the node with {wanted}, which the graph does "
-        f"not have; nodes with such an input: {_list_nodes(others, graph)}"
+        f"not have: change its binding in the manifest; nodes with such an input: "
+        f"{_list_nodes(others, graph)}"
     )
 
 
