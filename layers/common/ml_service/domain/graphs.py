@@ -13,9 +13,9 @@ Graph: TypeAlias = Mapping[str, Mapping[str, object]]
 
 _SCANNED = re.compile(r'"(?:[^"\\]|\\.)*"|[A-Za-z0-9_.+-]+', re.DOTALL)
 _NUMBER = re.compile(r"-?\d[0-9.eE+-]*")
-_NESTED = re.compile(r'"(?:[^"\\]|\\.)*"|[\[{]|[\]}]', re.DOTALL)
 _MAX_DEPTH = 100
 """Less than Python's own limit, which everything that goes through a graph would meet."""
+_TOO_DEEP = "not a graph: it is nested too deeply"
 _JSON_WORDS = frozenset({"true", "false", "null"})
 _STAND_IN = "NaN"
 _EXPORT = (
@@ -50,8 +50,6 @@ def read_graph(text: str) -> Graph:
     text = text.removeprefix("\ufeff")
     if not text.strip():
         raise WorkflowError("the file is empty")
-    if _measure_depth(text) > _MAX_DEPTH:
-        raise WorkflowError("not a graph: it is nested too deeply")
     words: list[BareWord] = []
 
     def stand_in(match: re.Match[str]) -> str:
@@ -82,7 +80,11 @@ def read_graph(text: str) -> Graph:
         ) from None
     except ValueError as error:  # such as a number of 5,000 digits
         raise WorkflowError(f"not valid JSON: {str(error).split(';')[0]}") from None
+    except RecursionError:
+        raise WorkflowError(_TOO_DEEP) from None
     _check_shape(graph)
+    if _is_deeper(graph, _MAX_DEPTH):
+        raise WorkflowError(_TOO_DEEP)
     return graph  # type: ignore[no-any-return]
 
 
@@ -119,12 +121,12 @@ def read_title(node: Mapping[str, object]) -> str:
     return title if isinstance(title, str) and title else str(node["class_type"])
 
 
-def _measure_depth(text: str) -> int:
-    depth = deepest = 0
-    for match in _NESTED.finditer(text):
-        depth += 1 if match[0] in "[{" else -1 if match[0] in "]}" else 0
-        deepest = max(deepest, depth)
-    return deepest
+def _is_deeper(value: object, depth: int) -> bool:
+    """Whether lists and objects lie in each other more than ``depth`` deep."""
+    if not isinstance(value, dict | list):
+        return False
+    members = value.values() if isinstance(value, dict) else value
+    return depth == 0 or any(_is_deeper(member, depth - 1) for member in members)
 
 
 def _check_shape(graph: object) -> None:
