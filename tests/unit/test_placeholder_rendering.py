@@ -53,7 +53,8 @@ SHAPES = {
     "photo-ace-plus": "G",
     "music-gen": "H",
 }
-UPLOADS_AUDIO = {"latent-sync", "sonic-audio", "still-image-audio", "video-on-output-audio"}
+UPLOADS_AUDIO = {"sonic-audio", "still-image-audio", "video-on-output-audio", "mm-audio"}
+"""Beside latent-sync: every workflow of B and C but those that speak a text."""
 SPEAKS = {"latent-sync-text", "sonic-text", "still-image-text", "video-on-output-text"}
 SUFFIXES = ("_608x1080", "_608x418", "_128x128", "_mask")
 
@@ -147,6 +148,8 @@ def payloads(draw: st.DrawFn, workflow: str) -> dict[str, Any]:
                 del payload[name]
     if shape == "D" and payload.get("LivePortraitAudioInputModeContextValue") == 3:
         del payload["SourceAudioS3Key"], payload["SourceVideoS3Key"]
+    if workflow == "mm-audio" and draw(st.booleans()):
+        del payload["AudioS3Key"]
     if shape == "G" and payload.get("AcePlusMaskModeContextValue") != 2:
         del payload["MaskS3Key"]
     return payload
@@ -183,7 +186,8 @@ def replace_by_contract(workflow: str, payload: dict[str, Any], seed: int) -> di
     if shape == "A":
         values["audio"] = f"{prefix}-audio{split(payload['AudioS3Key'])[1]}"
     elif workflow in UPLOADS_AUDIO:
-        values["audio"] = f"{prefix}-{workflow}{split(payload['AudioS3Key'])[1]}"
+        key = payload.get("AudioS3Key")
+        values["audio"] = f"{prefix}-{workflow}{split(key)[1]}" if key else "not-exists"
     if shape in "ABCD":
         begin, length, limit = {
             "A": ("StartTimeSeconds", "ResultVideoDurationSeconds", 10),
