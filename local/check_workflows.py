@@ -26,7 +26,6 @@ from ml_service.domain.node_definitions import (
     find_definition_faults,
     find_missing_needs,
 )
-from ml_service.domain.placeholders import has_placeholders
 
 _TIMEOUT_SECONDS = 60.0
 """An instance with many custom nodes takes seconds to list them."""
@@ -44,8 +43,6 @@ class FileReport:
     name: str
     """The workflow's name, or what else the file is."""
     faults: Sequence[str] = ()
-    filled_by: str = ""
-    """placeholders, bindings, or nothing for a graph that takes no inputs."""
     unused: Sequence[str] = ()
     """The workflow's inputs that the graph does not take."""
 
@@ -104,9 +101,7 @@ def check_graph(path: Path, workflow: Workflow, definitions: Definitions | None)
     if not faults and definitions is not None:
         faults += map(str, find_definition_faults(graph, definitions, workflow))
         faults += find_missing_needs(workflow, definitions)
-    filled_by = "placeholders" if has_placeholders(graph) else "bindings"
-    unused = find_unused_inputs(workflow, graph)
-    return FileReport(path, workflow.workflow, faults, filled_by, unused)
+    return FileReport(path, workflow.workflow, faults, find_unused_inputs(workflow, graph))
 
 
 def check_warm_up(path: Path, definitions: Definitions | None) -> FileReport:
@@ -118,7 +113,7 @@ def check_warm_up(path: Path, definitions: Definitions | None) -> FileReport:
     found = [*find_graph_faults(graph), *find_placeholder_faults(graph)]
     if not found and definitions is not None:
         found = find_definition_faults(graph, definitions)
-    return FileReport(path, "warm-up", [str(fault) for fault in found], "nothing")
+    return FileReport(path, "warm-up", [str(fault) for fault in found])
 
 
 def check_unknown(path: Path, reason: str) -> FileReport:

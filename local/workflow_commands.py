@@ -29,8 +29,8 @@ def list_workflows(workflows: WorkflowsOption = WORKFLOWS) -> None:
     from local.terminal import open_terminal
     from ml_service.adapters.workflow_files import load_catalog
 
-    headers = ("fleet", "asked for by", "inputs", "gives", "seconds")
-    table = Table(Column("workflow", no_wrap=True), *headers)
+    names = (Column("workflow", no_wrap=True), "fleet", Column("asked for by", overflow="fold"))
+    table = Table(*names, "inputs", "gives", "seconds")
     for workflow in load_catalog(workflows):
         asked_for_by = [*workflow.subjects, *workflow.prompt_files]
         table.add_row(
