@@ -40,7 +40,7 @@ def list_graph_folder(folder: Path, workflows: Sequence[Workflow]) -> GraphFolde
     claims: dict[str, list[Path]] = defaultdict(list)
     warm_ups, unknown = [], {}
     for path in sorted(filter(_is_graph_file, folder.rglob("*"))):
-        if _is_warm_up(path):
+        if is_warm_up(path):
             fleet = _find_fleet(path, fleets)
             if fleet is not None:
                 warm_ups.append((fleet, path))
@@ -65,7 +65,7 @@ def list_graph_folder(folder: Path, workflows: Sequence[Workflow]) -> GraphFolde
 
 def list_warm_ups(directory: Path) -> list[Path]:
     """The warm-up graphs in a folder of workflows, which lie in their fleets' folders."""
-    return [path for path in sorted(directory.glob("*/*.json")) if _is_warm_up(path)]
+    return [path for path in sorted(directory.glob("*/*.json")) if is_warm_up(path)]
 
 
 def _is_graph_file(path: Path) -> bool:
@@ -73,7 +73,8 @@ def _is_graph_file(path: Path) -> bool:
     return path.suffix.lower() == ".json" and not path.name.startswith(".") and path.is_file()
 
 
-def _is_warm_up(path: Path) -> bool:
+def is_warm_up(path: Path) -> bool:
+    """Whether a graph's name says that instances run it before they take jobs."""
     return path.stem.startswith(WARM_UP_PREFIXES)
 
 

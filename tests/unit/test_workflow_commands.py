@@ -134,6 +134,15 @@ def test_a_wrong_manifest_or_catalog_is_named(workflows: Path):
     assert f"Subject {rival} has several workflows" in result.output
 
 
+def test_a_graph_without_a_manifest_is_named(workflows: Path):
+    (workflows / "pulid" / "kite-poster.json").write_text(FLUX)
+    (workflows / "pulid" / "kite-poster.yml").write_text("workflow: kite-poster")
+    result = run("check", "--workflows", workflows)
+    assert result.exit_code == 1
+    path = workflows / "pulid" / "kite-poster.json"
+    assert f"WRONG   {path}: no manifest: write kite-poster.yaml beside it" in result.output
+
+
 def test_files_are_taken_over_unchanged_by_their_names(graphs: Path, workflows: Path):
     (graphs / "more").mkdir()
     (graphs / "Flux_Prompt (API).JSON").write_text(FLUX)
@@ -271,7 +280,7 @@ def instance() -> Iterator[str]:
 def test_graphs_are_held_against_a_live_instance(graphs: Path, instance: str):
     path = graphs / "flux-prompt.json"
     path.write_text(FLUX)
-    result = run("check", "--graphs", graphs, "--instance", instance)
+    result = run("check", "--graphs", graphs, "--instance", instance.removeprefix("http://"))
     assert result.exit_code == 1
     assert f"{path}: node 4 (CLIPTextEncode), input clip: it is missing" in result.output
     assert f"{path}: node 9 (Image Saver): the server does not have this class" in result.output
