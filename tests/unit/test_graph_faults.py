@@ -219,6 +219,13 @@ def test_a_token_comes_before_the_bindings_of_its_input():
     assert faults(graph, tokens={"PREFIX_TOKEN": "outputPrefix"}, bindings=bindings) == []
 
 
+def test_bindings_are_looked_at_beside_a_bare_token():
+    saver = json.dumps(make_node("SaveImage", filename_prefix="x"))
+    graph = f'{{"1": {saver}, "2": {{"class_type": "A", "inputs": {{"seed": SEED_TOKEN}}}}}}'
+    bindings = {"outputPrefix": [{"node": "1", "input": "filename_prefix"}]}
+    assert faults(graph, tokens={"SEED_TOKEN": "seed"}, bindings=bindings) == []
+
+
 def test_inputs_that_the_graph_does_not_take_are_listed():
     graph = read_graph(json.dumps({"1": SAVER, "2": make_node("Load", image="___image___")}))
     assert find_unused_inputs(make_workflow(), graph) == ["promptText", "tags", "seed"]

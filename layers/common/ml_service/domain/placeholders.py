@@ -30,8 +30,7 @@ class Marks:
 
     def find(self, leaf: object) -> list[str]:
         """Every mark in a text or bare word."""
-        text = leaf.word if isinstance(leaf, BareWord) else leaf
-        return self.pattern.findall(text) if isinstance(text, str) else []
+        return self.pattern.findall(_read_text(leaf))
 
     def find_all(self, graph: Graph) -> Iterator[str]:
         """Every mark in the inputs of a graph's nodes."""
@@ -50,10 +49,16 @@ class Marks:
 def has_placeholders(graph: Graph) -> bool:
     """Whether the graph was made to be filled by placeholders, and by nothing else."""
     return any(
-        isinstance(leaf, BareWord) or (isinstance(leaf, str) and ANY_PLACEHOLDER.search(leaf))
+        ANY_PLACEHOLDER.search(_read_text(leaf))
         for node in graph.values()
         for _, leaf in walk_leaves(read_inputs(node))
     )
+
+
+def _read_text(leaf: object) -> str:
+    if isinstance(leaf, BareWord):
+        return leaf.word
+    return leaf if isinstance(leaf, str) else ""
 
 
 def walk_leaves(
