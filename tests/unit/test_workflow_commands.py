@@ -216,6 +216,12 @@ def test_what_cannot_be_taken_over_is_left_where_it_is(
     assert (workflows / "pulid" / "flux-prompt.json").read_text() == before
 
 
+def test_a_file_in_another_encoding_is_named(graphs: Path):
+    (graphs / "flux-prompt.json").write_text(FLUX, encoding="utf-16")
+    result = run("check", "--graphs", graphs)
+    assert f"{graphs / 'flux-prompt.json'}: not a text in UTF-8: save it as one" in result.output
+
+
 def test_of_several_files_for_a_workflow_the_one_with_its_very_name_is_taken(
     graphs: Path, workflows: Path
 ):

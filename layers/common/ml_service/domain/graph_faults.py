@@ -91,14 +91,14 @@ def find_graph_faults(graph: Graph) -> list[GraphFault]:
         TopologicalSorter(sources).prepare()
     except CycleError as error:
         cycle = " takes from ".join(reversed(error.args[1]))
-        faults.append(GraphFault(f"nodes wait for each other: {cycle}"))
+        faults.append(GraphFault(f"nodes wait for each other: {cycle}; remove one of these links"))
     return faults
 
 
 def find_placeholder_faults(graph: Graph) -> list[GraphFault]:
     """Every placeholder in a graph that takes no inputs at all."""
     return [
-        leaf.fault(f"nothing fills {word} here")
+        leaf.fault(f"nothing fills {word} here: no job brings values, so write one in its place")
         for leaf in _list_leaves(graph)
         for word in _find_words(leaf)
     ]

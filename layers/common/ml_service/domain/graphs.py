@@ -49,7 +49,7 @@ def read_graph(text: str) -> Graph:
     """
     text = text.removeprefix("\ufeff")
     if not text.strip():
-        raise WorkflowError("the file is empty")
+        raise WorkflowError(f"the file is empty. {_EXPORT}")
     words: list[BareWord] = []
 
     def stand_in(match: re.Match[str]) -> str:
@@ -159,5 +159,5 @@ def _unique_names(pairs: list[tuple[str, object]]) -> dict[str, object]:
     if len(members) != len(pairs):
         names = [name for name, _ in pairs]
         twice = next(name for name in names if names.count(name) > 1)
-        raise WorkflowError(f"the name {twice} is there twice in one object")
+        raise WorkflowError(f"the name {twice} is there twice in one object: remove one")
     return members
