@@ -15,6 +15,7 @@ from typer.testing import CliRunner, Result
 from local.check_workflows import InstanceError
 from local.graph_folder import GraphFolderError
 from local.workflow_commands import app
+from ml_service.adapters.workflow_files import load_warm_up
 from ml_service.domain.errors import MlServiceError, RefusedMessageError, WorkflowError
 from tests.makers import CATALOG, PARTIAL_NAME, PROJECT, make_body, make_payload
 
@@ -164,7 +165,7 @@ def test_files_are_taken_over_unchanged_by_their_names(graphs: Path, workflows: 
     ("name", "fleet"),
     [
         ("is-cached-video-lip-sync-instance.json", "lip-sync"),
-        ("is-cached-photo-pulid-instance.json", "pulid"),
+        ("is-cached-photo-pulid-instance.JSON", "pulid"),
         ("is-cached-photo-flux-instance.json", "pulid"),
         ("is-cached-photo-make-up-instance.json", "makeup"),
         ("is-cached-photo-ace-plus-instance.json", "makeup"),
@@ -175,7 +176,8 @@ def test_a_warm_up_graph_goes_to_the_fleet_that_its_name_means(
 ):
     (graphs / name).write_text(WARM)
     assert run("import", graphs, "--workflows", workflows).exit_code == 0
-    assert (workflows / fleet / name).read_text() == WARM
+    (check,) = load_warm_up(workflows, fleet).checks
+    assert check == json.loads(WARM)
 
 
 def test_a_prompt_files_name_means_its_workflow(graphs: Path, workflows: Path):
