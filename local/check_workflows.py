@@ -1,12 +1,12 @@
 """Checking workflows: every manifest with its graph, and the graphs that fleets warm up with."""
 
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
 import requests
 
-from local.graph_folder import GraphFolder, list_graph_folder, list_warm_ups
+from local.graph_folder import GraphFolder, is_warm_up, list_graph_folder, list_warm_ups
 from ml_service.adapters.workflow_files import (
     list_manifests,
     load_catalog,
@@ -26,7 +26,6 @@ from ml_service.domain.node_definitions import (
     find_definition_faults,
     find_missing_needs,
 )
-from ml_service.domain.placeholders import has_placeholders
 
 _TIMEOUT_SECONDS = 60.0
 """An instance with many custom nodes takes seconds to list them."""
@@ -44,8 +43,6 @@ class FileReport:
     name: str
     """The workflow's name, or what else the file is."""
     faults: Sequence[str] = ()
-    filled_by: str = ""
-    """placeholders, bindings, or nothing for a graph that takes no inputs."""
     unused: Sequence[str] = ()
     """The workflow's inputs that the graph does not take."""
 
@@ -71,6 +68,7 @@ def check_workflows(
     fleets = sorted({path.parent.name for path in list_manifests(directory)})
     if fleet is not None and fleet not in fleets:
         raise WorkflowError(f"there is no fleet {fleet}, only {', '.join(fleets)}")
+    reports += _find_lone_graphs(directory, fleets if fleet is None else [fleet])
     folder = GraphFolder()
     if graphs is not None:
         folder = list_graph_folder(graphs, list(workflows.values()))
@@ -104,9 +102,7 @@ def check_graph(path: Path, workflow: Workflow, definitions: Definitions | None)
     if not faults and definitions is not None:
         faults += map(str, find_definition_faults(graph, definitions, workflow))
         faults += find_missing_needs(workflow, definitions)
-    filled_by = "placeholders" if has_placeholders(graph) else "bindings"
-    unused = find_unused_inputs(workflow, graph)
-    return FileReport(path, workflow.workflow, faults, filled_by, unused)
+    return FileReport(path, workflow.workflow, faults, find_unused_inputs(workflow, graph))
 
 
 def check_warm_up(path: Path, definitions: Definitions | None) -> FileReport:
@@ -118,7 +114,7 @@ def check_warm_up(path: Path, definitions: Definitions | None) -> FileReport:
     found = [*find_graph_faults(graph), *find_placeholder_faults(graph)]
     if not found and definitions is not None:
         found = find_definition_faults(graph, definitions)
-    return FileReport(path, "warm-up", [str(fault) for fault in found], "nothing")
+    return FileReport(path, "warm-up", [str(fault) for fault in found])
 
 
 def check_unknown(path: Path, reason: str) -> FileReport:
@@ -132,7 +128,8 @@ def check_unknown(path: Path, reason: str) -> FileReport:
 
 def fetch_definitions(url: str) -> Definitions:
     """Ask a ComfyUI server for its node classes; raises InstanceError."""
-    address = url.rstrip("/") + "/object_info"
+    scheme = "" if "://" in url else "http://"
+    address = f"{scheme}{url.rstrip('/')}/object_info"
     try:
         answer = requests.get(address, timeout=_TIMEOUT_SECONDS)
         answer.raise_for_status()
@@ -142,6 +139,16 @@ def fetch_definitions(url: str) -> Definitions:
     if not isinstance(definitions, dict):
         raise InstanceError(f"{address} does not list node classes")
     return definitions
+
+
+def _find_lone_graphs(directory: Path, fleets: Sequence[str]) -> Iterator[FileReport]:
+    """Find the graphs that no manifest makes a workflow of."""
+    for fleet in fleets:
+        for path in sorted((directory / fleet).glob("*.json")):
+            manifest = path.with_suffix(".yaml")
+            if not manifest.exists() and not is_warm_up(path):
+                fault = f"no manifest: write {manifest.name} beside it"
+                yield FileReport(path, "unknown", [fault])
 
 
 def _split(path: Path, error: WorkflowError) -> list[str]:

@@ -35,11 +35,12 @@ def list_graph_folder(folder: Path, workflows: Sequence[Workflow]) -> GraphFolde
     if not folder.is_dir():
         raise GraphFolderError(f"{folder} is no folder")
     names = {_squeeze(workflow.workflow): workflow.workflow for workflow in workflows}
-    fleets = sorted({workflow.fleet for workflow in workflows})
+    prompt_files = {file: w.workflow for w in workflows for file in w.prompt_files}
+    fleets = _list_fleet_words(workflows)
     claims: dict[str, list[Path]] = defaultdict(list)
     warm_ups, unknown = [], {}
     for path in sorted(filter(_is_graph_file, folder.rglob("*"))):
-        if _is_warm_up(path):
+        if is_warm_up(path):
             fleet = _find_fleet(path, fleets)
             if fleet is not None:
                 warm_ups.append((fleet, path))
@@ -48,7 +49,7 @@ def list_graph_folder(folder: Path, workflows: Sequence[Workflow]) -> GraphFolde
                     "a warm-up graph of no known fleet: put the fleet's name into the file's or "
                     f"its folder's name ({', '.join(fleets)})"
                 )
-        elif name := _find_workflow(path, names):
+        elif name := prompt_files.get(path.name) or _find_workflow(path, names):
             claims[name].append(path)
         else:
             unknown[path] = "it names no workflow: call it as the workflow, as flux-prompt.json"
@@ -64,7 +65,7 @@ def list_graph_folder(folder: Path, workflows: Sequence[Workflow]) -> GraphFolde
 
 def list_warm_ups(directory: Path) -> list[Path]:
     """The warm-up graphs in a folder of workflows, which lie in their fleets' folders."""
-    return [path for path in sorted(directory.glob("*/*.json")) if _is_warm_up(path)]
+    return [path for path in sorted(directory.glob("*/*.json")) if is_warm_up(path)]
 
 
 def _is_graph_file(path: Path) -> bool:
@@ -72,7 +73,8 @@ def _is_graph_file(path: Path) -> bool:
     return path.suffix.lower() == ".json" and not path.name.startswith(".") and path.is_file()
 
 
-def _is_warm_up(path: Path) -> bool:
+def is_warm_up(path: Path) -> bool:
+    """Whether a graph's name says that instances run it before they take jobs."""
     return path.stem.startswith(WARM_UP_PREFIXES)
 
 
@@ -89,10 +91,25 @@ def _find_workflow(path: Path, names: Mapping[str, str]) -> str | None:
     return None if found is None else names[found]
 
 
-def _find_fleet(path: Path, fleets: Sequence[str]) -> str | None:
+def _list_fleet_words(workflows: Sequence[Workflow]) -> Mapping[str, set[str]]:
+    """Each fleet, by name, with the words that only the names of its workflows have."""
+    words: dict[str, set[str]] = {fleet: set() for fleet in sorted({w.fleet for w in workflows})}
+    for workflow in workflows:
+        words[workflow.fleet] |= set(workflow.workflow.split("-"))
+    return {
+        fleet: own.difference(*(others for name, others in words.items() if name != fleet))
+        for fleet, own in words.items()
+    }
+
+
+def _find_fleet(path: Path, fleets: Mapping[str, set[str]]) -> str | None:
+    """The fleet that a warm-up graph's name means: by its own name, else by its workflows'."""
     if path.parent.name in fleets:
         return path.parent.name
     found = [fleet for fleet in fleets if _squeeze(fleet) in _squeeze(path.stem)]
+    if not found:
+        said = set(re.split(r"[^a-z0-9]+", path.stem.lower()))
+        found = [fleet for fleet, words in fleets.items() if words & said]
     return found[0] if len(found) == 1 else None
 
 

@@ -33,7 +33,7 @@ def import_graphs(folder: Path, directory: Path) -> ImportReport:
         manifest, workflow = manifests[name]
         checked.append((check_graph(path, workflow, None), manifest.with_suffix(".json")))
     for fleet, path in found.warm_ups:
-        checked.append((check_warm_up(path, None), directory / fleet / path.name))
+        checked.append((check_warm_up(path, None), directory / fleet / f"{path.stem}.json"))
     imported = [(report, place) for report, place in checked if not report.faults]
     refused = [report for report, _ in checked if report.faults]
     refused += [check_unknown(path, reason) for path, reason in found.unknown.items()]

@@ -29,8 +29,8 @@ def list_workflows(workflows: WorkflowsOption = WORKFLOWS) -> None:
     from local.terminal import open_terminal
     from ml_service.adapters.workflow_files import load_catalog
 
-    headers = ("fleet", "asked for by", "inputs", "gives", "seconds")
-    table = Table(Column("workflow", no_wrap=True), *headers)
+    names = (Column("workflow", no_wrap=True), "fleet", Column("asked for by", overflow="fold"))
+    table = Table(*names, "inputs", "gives", "seconds")
     for workflow in load_catalog(workflows):
         asked_for_by = [*workflow.subjects, *workflow.prompt_files]
         table.add_row(
@@ -67,7 +67,9 @@ def render(
     except (OSError, UnicodeDecodeError) as error:
         raise typer.BadParameter(str(error), param_hint="MESSAGE_FILE") from None
     prompt = render_message(text, workflows, graphs=graphs, seed=seed)
-    typer.echo(json.dumps(prompt, indent=2, ensure_ascii=False))
+    printed = json.dumps(prompt, indent=2, ensure_ascii=False)
+    # Half an emoji, as a title cut short has it, has no bytes of its own; JSON's escape has.
+    typer.echo(printed.encode(errors="backslashreplace"))
 
 
 @app.command("check")

@@ -1,6 +1,5 @@
 """How long prompts take: fixed or drawn from a distribution, for each workflow."""
 
-import json
 import math
 import random
 from collections.abc import Mapping
@@ -8,6 +7,7 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any, Protocol
 
+from ml_service.adapters.workflow_files import load_graph
 from ml_service.domain.errors import MlServiceError
 
 _LONGEST_SECONDS = 86_400.0
@@ -100,9 +100,12 @@ def parse_workflow_duration(text: str, graphs: Mapping[str, _Graph]) -> tuple[st
 
 
 def read_graphs(directory: Path) -> dict[str, _Graph]:
-    """Return the graphs of a workflow folder, or of one fleet's part of it, by workflow name."""
+    """Return the graphs of a workflow folder, or of one fleet's part of it, by workflow name.
+
+    Raises WorkflowError.
+    """
     return {
-        path.stem: json.loads(path.read_text(encoding="utf-8"))
+        path.stem: load_graph(path)
         for path in sorted(directory.rglob("*.json"))
         if path.with_suffix(".yaml").exists()
     }

@@ -76,6 +76,10 @@ def bound(*bindings: dict[str, str]) -> dict[str, Any]:
             make_node("Text", ___promptText___=1),
             "node 3 (Text): a placeholder cannot stand in the name ___promptText___",
         ),
+        (
+            make_node("Text", deep=[{"___seed___": 1}]),
+            "node 3 (Text): a placeholder cannot stand in the name ___seed___",
+        ),
         (make_node("___promptText___"), "___promptText___ cannot stand for a class of nodes"),
         (make_node("A", x=["3", 0]), "nodes wait for each other: 3 takes from 3"),
     ],
@@ -91,17 +95,59 @@ def test_a_bare_word_that_nothing_fills_is_named_with_its_place_in_the_file():
     assert "node 3 (A), input x: line 2 column 42: True is neither JSON nor a placeholder" in found
 
 
-def test_a_value_never_becomes_a_link():
+def write_input(value: str) -> str:
+    """A graph with a value as it stands in a file."""
     saver = json.dumps(SAVER)
-    text = f'{{"1": {saver}, "3": {{"class_type": "A", "inputs": {{"x": ["1", ___seed___]}}}}}}'
-    (found,) = faults(text)
-    assert "___seed___ stands where a link has its number" in found
+    return f'{{"1": {saver}, "3": {{"class_type": "A", "inputs": {{"x": {value}}}}}}}'
+
+
+@pytest.mark.parametrize(
+    ("value", "sentence"),
+    [
+        ('["1", ___seed___]', "node 3 (A), input x: ___seed___ stands where a link has its number"),
+        ("[___promptText___, 0]", "input x: ___promptText___ stands where a link has its node"),
+    ],
+)
+def test_a_value_never_becomes_a_link(value: str, sentence: str):
+    (found,) = faults(write_input(value))
+    assert sentence in found
+
+
+@pytest.mark.parametrize(
+    "value",
+    ["[___seed___, ___seed___]", '["a", 1, ___seed___]', '{"__value__": ["1", ___seed___]}'],
+)
+def test_a_list_that_no_server_takes_for_a_link_may_hold_placeholders(value: str):
+    assert faults(write_input(value)) == []
+
+
+@pytest.mark.parametrize("value", ["-___seed___", "___seed___.0", "1___seed______seed___"])
+def test_a_placeholder_may_be_a_part_of_a_number(value: str):
+    assert faults(write_input(value)) == []
+
+
+@pytest.mark.parametrize(
+    "value", ["-___promptText___", "0___seed___", "____seed___", "___seed___-"]
+)
+def test_what_no_value_makes_a_number_of_is_named(value: str):
+    (found,) = faults(write_input(value))
+    assert f"{value} is neither JSON nor a placeholder" in found
+
+
+def test_titles_may_say_what_they_like():
+    graph = {"1": SAVER, "2": make_node("A", "____LOADERS____ ___seed___")}
+    assert faults(graph) == []
+    assert "seed" in find_unused_inputs(make_workflow(), read_graph(json.dumps(graph)))
+    titled = {"1": make_node("SaveImage", "___SAVE___", filename_prefix="x")}
+    bindings = {"outputPrefix": [{"title": "___SAVE___", "input": "filename_prefix"}]}
+    assert faults(titled, bindings=bindings) == []
 
 
 def test_every_node_of_a_cycle_is_named():
     graph = {"1": SAVER, **{str(n): make_node("A", x=[str(n % 3 + 2), 0]) for n in (2, 3, 4)}}
     (found,) = faults(graph)
     assert found.startswith("nodes wait for each other: ")
+    assert found.endswith("; remove one of these links")
     assert all(f"{n}" in found for n in (2, 3, 4))
 
 
@@ -149,8 +195,8 @@ SAMPLERS = {
         ),
         (
             {"title": "Third", "input": "seed"},
-            "the node with title Third, which the graph does not have; nodes with such an input: "
-            '3 ("First"), 4 ("Second")',
+            "the node with title Third, which the graph does not have: change its binding in the "
+            'manifest; nodes with such an input: 3 ("First"), 4 ("Second")',
         ),
         ({"node": "9", "input": "y"}, "nodes with such an input: none"),
     ],
@@ -172,6 +218,13 @@ def test_a_token_comes_before_the_bindings_of_its_input():
     graph = {"1": make_node("SaveImage", filename_prefix="PREFIX_TOKEN")}
     bindings = {"outputPrefix": [{"node": "99", "input": "x"}]}
     assert faults(graph, tokens={"PREFIX_TOKEN": "outputPrefix"}, bindings=bindings) == []
+
+
+def test_bindings_are_looked_at_beside_a_bare_token():
+    saver = json.dumps(make_node("SaveImage", filename_prefix="x"))
+    graph = f'{{"1": {saver}, "2": {{"class_type": "A", "inputs": {{"seed": SEED_TOKEN}}}}}}'
+    bindings = {"outputPrefix": [{"node": "1", "input": "filename_prefix"}]}
+    assert faults(graph, tokens={"SEED_TOKEN": "seed"}, bindings=bindings) == []
 
 
 def test_inputs_that_the_graph_does_not_take_are_listed():

@@ -123,12 +123,9 @@ def test_a_file_of_an_unknown_extension_is_refused():
     assert "jpeg, jpg, mp3, mp4, png, webp" in sentence
 
 
-def test_extensions_are_accepted_in_any_case():
-    assert (
-        resolve("photo-make-up-lips-thumbnails", InputS3Key="a/FACE.JPG")
-        .media[0]
-        .upload_name.endswith(".jpg")
-    )
+def test_extensions_are_accepted_in_any_case_and_stay_as_they_are():
+    inputs = resolve("photo-make-up-lips-thumbnails", InputS3Key="a/FACE.JPG")
+    assert inputs.media[0].upload_name == f"{inputs.output_prefix}.JPG"
 
 
 def test_a_bucket_that_is_not_allowed_is_refused():

@@ -56,7 +56,7 @@ def test_the_sqs_message_id_stands_in_for_an_absent_job_id():
     assert request(body(workflow="text-to-image", inputs=PROMPT)).job_id == "sqs-1"
 
 
-@pytest.mark.parametrize("prompt_file", [None, "workflow_api.json"])
+@pytest.mark.parametrize("prompt_file", [None, "", "workflow_api.json"])
 def test_the_flat_body_is_a_picture_from_two_texts(prompt_file: str | None):
     read = request(body(**PROMPT, seed=4, prompt_file=prompt_file, other=1))
     assert read.workflow.workflow == "text-to-image"
@@ -97,6 +97,16 @@ def test_the_deadline_is_the_messages_or_the_manifests():
             body(**PROMPT, prompt_file="../secrets/workflow_api.json"),
             RefusalCode.UNKNOWN_WORKFLOW,
             "prompt_file must be one of: workflow_api.json",
+        ),
+        *(
+            (body(**PROMPT, prompt_file=path), RefusalCode.UNKNOWN_WORKFLOW, "prompt_file must be")
+            for path in (
+                "/etc/passwd",
+                "workflow_api",
+                "pulid/flux-prompt.json",
+                "flux-prompt",
+                ".",
+            )
         ),
         (body(**PROMPT, prompt_file=3), RefusalCode.INVALID_MESSAGE, "prompt_file must be a text"),
         (body(prompt_file="workflow_api.json"), RefusalCode.INVALID_MESSAGE, "inputs.positive_"),

@@ -7,15 +7,20 @@ ml-service does better, so the oracle's texts have none.
 
 import json
 import re
+import shutil
 import string
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
+from pathlib import Path
 from posixpath import basename, splitext
+from tempfile import TemporaryDirectory
 from typing import Any
 
 import pytest
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
+from local.import_graphs import import_graphs
+from ml_service.adapters.workflow_files import load_catalog
 from ml_service.domain.graph_faults import find_faults, find_unused_inputs
 from ml_service.domain.graphs import Graph, read_graph
 from ml_service.domain.job_requests import read_job_request
@@ -48,7 +53,8 @@ SHAPES = {
     "photo-ace-plus": "G",
     "music-gen": "H",
 }
-UPLOADS_AUDIO = {"latent-sync", "sonic-audio", "still-image-audio", "video-on-output-audio"}
+UPLOADS_AUDIO = {"sonic-audio", "still-image-audio", "video-on-output-audio", "mm-audio"}
+"""Beside latent-sync: every workflow of B and C but those that speak a text."""
 SPEAKS = {"latent-sync-text", "sonic-text", "still-image-text", "video-on-output-text"}
 SUFFIXES = ("_608x1080", "_608x418", "_128x128", "_mask")
 
@@ -62,6 +68,7 @@ NAMES = st.text(string.ascii_letters + string.digits + " .-", min_size=1, max_si
 )
 SECONDS = st.integers(0, 40) | st.floats(0, 40).map(lambda seconds: round(seconds, 2))
 MODES = st.integers(-1, 60)
+BLANK = st.sampled_from(["", " ", "\n\t"])
 
 
 def keys(*extensions: str) -> st.SearchStrategy[str]:
@@ -69,17 +76,18 @@ def keys(*extensions: str) -> st.SearchStrategy[str]:
 
 
 PHOTOS, VIDEOS, SOUNDS = keys("jpg", "PNG", "webp", "jpeg"), keys("mp4"), keys("mp3", "MP3")
+VIDEO_KEYS = VIDEOS | keys("mov", "v2") | NAMES.map(lambda name: f"in/{name}-")
 MEMBERS: Mapping[str, Mapping[str, st.SearchStrategy[Any]]] = {
     "A": {
-        "VideoS3Key": VIDEOS | NAMES.map(lambda name: f"in/{name}-"),
+        "VideoS3Key": VIDEO_KEYS,
         "AudioS3Key": SOUNDS,
         "StartTimeSeconds": SECONDS,
         "ResultVideoDurationSeconds": SECONDS,
     },
     "B": {
-        "VideoS3Key": VIDEOS,
+        "VideoS3Key": VIDEO_KEYS,
         "AudioS3Key": SOUNDS,
-        "PromptText": TEXTS,
+        "PromptText": TEXTS | BLANK,
         "ContextValues": st.lists(MODES, max_size=3),
         "AudioStartTime": SECONDS,
         "AudioDuration": SECONDS,
@@ -87,7 +95,7 @@ MEMBERS: Mapping[str, Mapping[str, st.SearchStrategy[Any]]] = {
     "C": {
         "InputS3Key": PHOTOS,
         "AudioS3Key": SOUNDS,
-        "PromptText": TEXTS,
+        "PromptText": TEXTS | BLANK,
         "ContextValues": st.lists(MODES, max_size=3),
         "AudioStartTime": SECONDS,
         "AudioDuration": SECONDS,
@@ -102,19 +110,21 @@ MEMBERS: Mapping[str, Mapping[str, st.SearchStrategy[Any]]] = {
         "LivePortraitCopperModeContextValue": MODES,
         "LivePortraitModelModeContextValue": MODES,
     },
-    "E": {"InputS3Key": PHOTOS, "PromptText": TEXTS},
-    "F": {"InputS3Key": PHOTOS, "PromptText": TEXTS},
+    "E": {"InputS3Key": PHOTOS, "PromptText": TEXTS | BLANK},
+    "F": {"InputS3Key": PHOTOS, "PromptText": TEXTS | BLANK},
     "G": {
         "InputS3Key": PHOTOS,
         "SourceS3Key": PHOTOS,
         "MaskS3Key": PHOTOS,
-        "PromptText": TEXTS,
+        "PromptText": TEXTS | BLANK,
         "AcePlusWardrobeModeContextValue": MODES,
         "AcePlusReferenceModeContextValue": st.sampled_from([0, 1, 3]),
         "AcePlusMaskModeContextValue": MODES,
     },
-    "H": {"InputS3Key": VIDEOS, "PromptText": TEXTS, "BackGroundMusicContextValue": MODES},
+    "H": {"InputS3Key": VIDEOS, "PromptText": TEXTS | BLANK, "BackGroundMusicContextValue": MODES},
 }
+LEFT_OUT = re.compile("PromptText|ContextValue|Start|Duration")
+"""Members that a message may lack, or have as null."""
 
 
 @st.composite
@@ -130,20 +140,27 @@ def payloads(draw: st.DrawFn, workflow: str) -> dict[str, Any]:
     if shape == "F":
         count = 2 if workflow == "photo-pulid-3" else 1
         payload["SourceS3Keys"] = draw(st.lists(PHOTOS, min_size=count, max_size=count))
-    if shape == "D" and payload["LivePortraitAudioInputModeContextValue"] == 3:
+    for name in filter(LEFT_OUT.search, list(payload)):
+        match draw(st.sampled_from(["given", "given", "given", "null", "absent"])):
+            case "null":
+                payload[name] = None
+            case "absent":
+                del payload[name]
+    if shape == "D" and payload.get("LivePortraitAudioInputModeContextValue") == 3:
         del payload["SourceAudioS3Key"], payload["SourceVideoS3Key"]
-    if shape == "G" and payload["AcePlusMaskModeContextValue"] != 2:
+    if workflow == "mm-audio" and draw(st.booleans()):
+        del payload["AudioS3Key"]
+    if shape == "G" and payload.get("AcePlusMaskModeContextValue") != 2:
         del payload["MaskS3Key"]
     return payload
 
 
 def split(key: str) -> tuple[str, str]:
-    stem, extension = splitext(basename(key))
-    return stem, extension.lower()
+    return splitext(basename(key))
 
 
-def in_range(value: int, last: int, default: int) -> int:
-    return value if 1 <= value <= last else default
+def in_range(value: int | None, last: int, default: int) -> int:
+    return value if value is not None and 1 <= value <= last else default
 
 
 def replace_by_contract(workflow: str, payload: dict[str, Any], seed: int) -> dict[str, Any]:
@@ -151,7 +168,7 @@ def replace_by_contract(workflow: str, payload: dict[str, Any], seed: int) -> di
     shape = SHAPES[workflow]
     start = f"{payload['GroupId']}-{workflow}"
     main = payload.get("VideoS3Key") or payload.get("InputS3Key", "")
-    if shape == "A" and not main.endswith("mp4"):
+    if shape in "AB" and not main.endswith("mp4"):
         main += "/video_raw.mp4"
     values: dict[str, Any] = {"seed": seed}
     if workflow == "flux-prompt":
@@ -162,11 +179,15 @@ def replace_by_contract(workflow: str, payload: dict[str, Any], seed: int) -> di
         values |= dict.fromkeys(("input", "image", "video"), prefix + extension)
     values["outputPrefix"] = prefix
     if shape not in "AD":
-        values["promptText"] = re.sub(r"[\t\r\n]+", " ", payload["PromptText"])
+        text = re.sub(r"[\t\r\n]+", " ", payload.get("PromptText") or "")
+        # The default texts are the manifests' own.
+        default = CATALOG.workflow(workflow).inputs["promptText"].default
+        values["promptText"] = text if text.strip() else default
     if shape == "A":
         values["audio"] = f"{prefix}-audio{split(payload['AudioS3Key'])[1]}"
     elif workflow in UPLOADS_AUDIO:
-        values["audio"] = f"{prefix}-{workflow}{split(payload['AudioS3Key'])[1]}"
+        key = payload.get("AudioS3Key")
+        values["audio"] = f"{prefix}-{workflow}{split(key)[1]}" if key else "not-exists"
     if shape in "ABCD":
         begin, length, limit = {
             "A": ("StartTimeSeconds", "ResultVideoDurationSeconds", 10),
@@ -174,8 +195,8 @@ def replace_by_contract(workflow: str, payload: dict[str, Any], seed: int) -> di
             "C": ("AudioStartTime", "AudioDuration", 15),
             "D": ("SourceAudioStartTime", "SourceAudioDuration", 15),
         }[shape]
-        values["startTime"] = payload[begin]
-        values["duration"] = min(payload[length] or limit, limit)
+        values["startTime"] = payload.get(begin) or 0
+        values["duration"] = min(payload.get(length) or limit, limit)
     if shape == "F":
         names = [
             f"{prefix}-{workflow}-source-{index}{split(key)[1]}"
@@ -191,7 +212,7 @@ def replace_by_contract(workflow: str, payload: dict[str, Any], seed: int) -> di
 
 
 def replace_modes(workflow: str, payload: dict[str, Any], prefix: str) -> dict[str, Any]:
-    given = payload.get("ContextValues", [])
+    given = payload.get("ContextValues") or []
     if workflow in SPEAKS:
         speaker, language = given if len(given) == 2 else (28, 2)
         return {
@@ -202,13 +223,13 @@ def replace_modes(workflow: str, payload: dict[str, Any], prefix: str) -> dict[s
         audio, prompt = given if len(given) == 2 else (1, 1)
         return {"contextValue": in_range(audio, 8, 1), "contextValue2": in_range(prompt, 3, 1)}
     if workflow == "music-gen":
-        return {"contextValue": in_range(payload["BackGroundMusicContextValue"], 3, 3)}
+        return {"contextValue": in_range(payload.get("BackGroundMusicContextValue"), 3, 3)}
     if workflow == "photo-ace-plus":
         mask = payload.get("MaskS3Key")
         return {
-            "contextValue": in_range(payload["AcePlusWardrobeModeContextValue"], 8, 1),
+            "contextValue": in_range(payload.get("AcePlusWardrobeModeContextValue"), 8, 1),
             "contextValue2": 1,
-            "contextValue3": in_range(payload["AcePlusMaskModeContextValue"], 2, 1),
+            "contextValue3": in_range(payload.get("AcePlusMaskModeContextValue"), 2, 1),
             # The names of these uploads are the project's own.
             "source": f"{prefix}-{workflow}-source{split(payload['SourceS3Key'])[1]}",
             "mask": f"{prefix}-{workflow}-mask{split(mask)[1]}" if mask else "not-exists",
@@ -217,10 +238,10 @@ def replace_modes(workflow: str, payload: dict[str, Any], prefix: str) -> dict[s
         sound = payload.get("SourceAudioS3Key")
         video = payload.get("SourceVideoS3Key")
         return {
-            "contextValue": in_range(payload["LivePortraitAudioInputModeContextValue"], 3, 1),
-            "contextValue2": in_range(payload["LivePortraitCopperModeContextValue"], 2, 1),
-            "contextValue3": in_range(payload["LivePortraitModelModeContextValue"], 2, 1),
-            "sourceAudio": f"{prefix}-{workflow}-source-audio.mp3"
+            "contextValue": in_range(payload.get("LivePortraitAudioInputModeContextValue"), 3, 1),
+            "contextValue2": in_range(payload.get("LivePortraitCopperModeContextValue"), 2, 1),
+            "contextValue3": in_range(payload.get("LivePortraitModelModeContextValue"), 2, 1),
+            "sourceAudio": f"{prefix}-{workflow}-source-audio{split(sound)[1]}"
             if sound
             else "example-10-minutes-of-silence.mp3",
             "sourceVideo": f"{prefix}-{workflow}-source-video.mp4"
@@ -250,6 +271,7 @@ def write_graph(values: Mapping[str, Any]) -> str:
         ]
         if not isinstance(value, str):
             forms += [f'"bare": {mark}', f'"bare_deep": {{"x":{mark} }}']
+            forms += [f'"minus": -{mark}', f'"list": {{"__value__": ["1", {mark}]}}']
         nodes.append(
             f'  "{number}": {{\n    "inputs": {{{", ".join(forms)}, "from": ["1", 0]}},\n'
             f'    "class_type": "Unknown {number}", "_meta": {{"title": "{name} 🎥 {mark}"}}\n  }}'
@@ -291,6 +313,38 @@ def test_filling_gives_what_text_replacement_gives(workflow: str, data: st.DataO
     assert [str(fault) for fault in find_faults(manifest, graph)] == []
     assert find_unused_inputs(manifest, graph) == []
     assert render(workflow, graph, payload, seed) == replace_text(text, values)
+
+
+NAMINGS = [
+    "{}.json".format,
+    lambda name: f"{name.replace('-', '_')}.JSON",
+    lambda name: f"{''.join(map(str.title, name.split('-')))} (2).json",
+]
+
+
+@settings(max_examples=3, deadline=None, suppress_health_check=list(HealthCheck))
+@given(data=st.data(), naming=st.sampled_from(NAMINGS), mark=st.sampled_from(["", "\ufeff"]))
+def test_a_file_for_every_workflow_is_imported_checked_and_filled_without_an_edit(
+    data: st.DataObject, naming: Callable[[str], str], mark: str
+):
+    payload = {workflow: data.draw(payloads(workflow)) for workflow in SHAPES}
+    values = {name: replace_by_contract(name, payload[name], 7) for name in SHAPES}
+    texts = {name: write_graph(values[name]) for name in SHAPES}
+    with TemporaryDirectory() as place:
+        folder, workflows = Path(place) / "graphs", Path(place) / "workflows"
+        folder.mkdir()
+        shutil.copytree(PROJECT / "workflows", workflows)
+        for name, text in texts.items():
+            content = (mark + text.replace("\n", "\r\n")).encode()
+            (folder / naming(name)).write_bytes(content)
+        report = import_graphs(folder, workflows)
+        catalog = load_catalog(workflows)
+
+    assert [(file.path.name, file.faults) for file in report.refused] == []
+    assert report.missing == ["text-to-image"]
+    for name, text in texts.items():
+        rendered = render(name, catalog.graph(name), payload[name], 7)
+        assert rendered == replace_text(text, values[name])
 
 
 @pytest.mark.skipif(not SAMPLES.is_dir(), reason="the sample files are not beside the project")

@@ -172,6 +172,8 @@ MARKED = Workflow.model_validate(
         ('"PROMPT_TOKEN"', "say PROMPT_TOKEN_TWO"),
         ('"(PROMPT_TOKEN:1.2), PROMPT_TOKEN_TWO"', "(say PROMPT_TOKEN_TWO:1.2), 0.5"),
         ("PROMPT_TOKEN_TWO", 0.5),
+        ("-___strength___", -0.5),
+        ('{"__value__": ["2", -1___strength___]}', {"__value__": ["2", -10.5]}),
         ("___tags___", {"__value__": ["a", "b"]}),
         ('"___fast___"', "true"),
         ("___fast___", True),
@@ -193,6 +195,12 @@ def test_a_list_without_a_separator_cannot_become_a_text():
     graph = read_graph('{"1": {"class_type": "A", "inputs": {"x": "___tags___"}}}')
     with pytest.raises(WorkflowError, match="separator"):
         render_prompt(MARKED, graph, {"tags": ("a",)})
+
+
+def test_a_placeholder_that_makes_no_number_of_what_is_around_it_is_named():
+    graph = read_graph('{"1": {"class_type": "A", "inputs": {"x": ___strength___.0}}}')
+    with pytest.raises(WorkflowError, match=r"nothing makes a number of ___strength___\.0"):
+        render_prompt(MARKED, graph, {"strength": 0.5})
 
 
 def test_no_value_turns_a_list_into_a_link():

@@ -145,7 +145,7 @@ def test_any_other_number_of_sources_is_an_error(keys: Any):
         ("still-image-audio", {"image": "P.png", "audio": "P-still-image-audio.mp3"}),
         ("still-image-text", {"image": "P.png"}),
         ("music-gen", {"input": "P.png"}),
-        ("mm-audio", {"input": "P.png"}),
+        ("mm-audio", {"input": "P.png", "audio": "P-mm-audio.mp3"}),
     ],
 )
 def test_the_files_of_each_workflow_have_the_contracts_names(
@@ -237,6 +237,10 @@ def test_ace_plus_asks_for_what_its_modes_need():
     assert "not supported" in refusal("photo-ace-plus", AcePlusReferenceModeContextValue=2)
     inputs = resolve("photo-ace-plus", MaskS3Key=None)
     assert inputs.values["mask"] == "not-exists"
+
+
+def test_mm_audio_makes_its_sound_without_an_audio_file_too():
+    assert resolve("mm-audio", AudioS3Key=None).values["audio"] == "not-exists"
 
 
 def test_live_portrait_asks_for_what_its_modes_need():

@@ -1,10 +1,10 @@
 """ml-service workflows: list, render, check and import, as a user runs them."""
 
 import json
-import os
 import shutil
 from collections.abc import Iterator
 from http.server import BaseHTTPRequestHandler, HTTPServer
+from importlib.util import find_spec
 from pathlib import Path
 from threading import Thread
 from typing import Any
@@ -15,12 +15,13 @@ from typer.testing import CliRunner, Result
 from local.check_workflows import InstanceError
 from local.graph_folder import GraphFolderError
 from local.workflow_commands import app
+from ml_service.adapters.workflow_files import load_warm_up
 from ml_service.domain.errors import MlServiceError, RefusedMessageError, WorkflowError
 from tests.makers import CATALOG, PARTIAL_NAME, PROJECT, make_body, make_payload
 
 SHARED = PROJECT.parent / "shared"
 SAMPLES = SHARED / "workflow-samples"
-TEMPLATES = os.environ.get("COMFYUI_TEMPLATES")
+TEMPLATES = find_spec("comfyui_workflow_templates_json")
 
 FLUX = """{
   "3": {"class_type": "RandomNoise", "inputs": {"noise_seed": ___seed___}},
@@ -68,6 +69,14 @@ def test_a_message_is_rendered_as_it_would_be_posted(graphs: Path, tmp_path: Pat
         {"text": 'a "red" kite ___seed___ 🪁'},
         {"filename": f"42-flux-prompt-{PARTIAL_NAME}_608x1080"},
     ]
+
+
+def test_half_an_emoji_in_a_graph_is_printed_as_json_has_it(graphs: Path):
+    node = '"3": {"class_type": "RandomNoise", "_meta": {"title": "cut \\ud83c"}, '
+    text = FLUX.replace('"3": {"class_type": "RandomNoise", ', node)
+    (graphs / "flux-prompt.json").write_text(text)
+    result = run("render", "-", "--graphs", graphs, text=make_body())
+    assert json.loads(result.output)["3"]["_meta"]["title"] == "cut \ud83c"
 
 
 def test_a_message_may_come_from_standard_input_and_uploads_keep_the_contracts_names():
@@ -126,6 +135,15 @@ def test_a_wrong_manifest_or_catalog_is_named(workflows: Path):
     assert f"Subject {rival} has several workflows" in result.output
 
 
+def test_a_graph_without_a_manifest_is_named(workflows: Path):
+    (workflows / "pulid" / "kite-poster.json").write_text(FLUX)
+    (workflows / "pulid" / "kite-poster.yml").write_text("workflow: kite-poster")
+    result = run("check", "--workflows", workflows)
+    assert result.exit_code == 1
+    path = workflows / "pulid" / "kite-poster.json"
+    assert f"WRONG   {path}: no manifest: write kite-poster.yaml beside it" in result.output
+
+
 def test_files_are_taken_over_unchanged_by_their_names(graphs: Path, workflows: Path):
     (graphs / "more").mkdir()
     (graphs / "Flux_Prompt (API).JSON").write_text(FLUX)
@@ -141,6 +159,32 @@ def test_files_are_taken_over_unchanged_by_their_names(graphs: Path, workflows: 
     assert "No new graph for: flux-photo-prompt, " in result.output
     assert "No warm-up graph: is-cached (lip-sync), cache-components (makeup), " in result.output
     assert run("check", "--workflows", workflows).exit_code == 0
+
+
+@pytest.mark.parametrize(
+    ("name", "fleet"),
+    [
+        ("is-cached-video-lip-sync-instance.json", "lip-sync"),
+        ("is-cached-photo-pulid-instance.JSON", "pulid"),
+        ("is-cached-photo-flux-instance.json", "pulid"),
+        ("is-cached-photo-make-up-instance.json", "makeup"),
+        ("is-cached-photo-ace-plus-instance.json", "makeup"),
+    ],
+)
+def test_a_warm_up_graph_goes_to_the_fleet_that_its_name_means(
+    graphs: Path, workflows: Path, name: str, fleet: str
+):
+    (graphs / name).write_text(WARM)
+    assert run("import", graphs, "--workflows", workflows).exit_code == 0
+    (check,) = load_warm_up(workflows, fleet).checks
+    assert check == json.loads(WARM)
+
+
+def test_a_prompt_files_name_means_its_workflow(graphs: Path, workflows: Path):
+    shutil.copy(workflows / "pulid" / "text-to-image.json", graphs / "workflow_api.json")
+    result = run("import", graphs, "--workflows", workflows)
+    assert result.exit_code == 0
+    assert f"as {workflows / 'pulid' / 'text-to-image.json'}" in result.output
 
 
 def test_what_the_graph_does_not_take_is_said(graphs: Path, workflows: Path):
@@ -174,6 +218,12 @@ def test_what_cannot_be_taken_over_is_left_where_it_is(
     assert (workflows / "pulid" / "flux-prompt.json").read_text() == before
 
 
+def test_a_file_in_another_encoding_is_named(graphs: Path):
+    (graphs / "flux-prompt.json").write_text(FLUX, encoding="utf-16")
+    result = run("check", "--graphs", graphs)
+    assert f"{graphs / 'flux-prompt.json'}: not a text in UTF-8: save it as one" in result.output
+
+
 def test_of_several_files_for_a_workflow_the_one_with_its_very_name_is_taken(
     graphs: Path, workflows: Path
 ):
@@ -195,20 +245,15 @@ def test_real_files_are_imported_and_checked_without_an_edit(workflows: Path):
 
 
 @pytest.mark.skipif(
-    TEMPLATES is None,
-    reason="COMFYUI_TEMPLATES does not name the folder of comfyui-workflow-templates-json",
+    TEMPLATES is None, reason="the package comfyui-workflow-templates-json is not installed"
 )
 def test_every_template_of_comfyui_is_refused_as_ui_format():
-    templates = [
-        path
-        for path in sorted(Path(str(TEMPLATES)).glob("*.json"))
-        if isinstance(json.loads(path.read_text(encoding="utf-8")), dict)
-        and "nodes" in json.loads(path.read_text(encoding="utf-8"))
-    ]
-    lines = run("check", "--graphs", TEMPLATES).output.splitlines()
-    refused = {line.split(": ")[0] for line in lines if "UI format" in line}
-    assert len(templates) > 600
-    assert refused == {f"WRONG   {path}" for path in templates}
+    (folder,) = TEMPLATES.submodule_search_locations
+    lines = run("check", "--graphs", folder).output.splitlines()
+    assert sum("this is ComfyUI's UI format" in line for line in lines) == 644
+    others = {line.split(": ")[0] for line in lines if "not a graph" in line}
+    assert len(others) == len(list(Path(folder).rglob("*.json"))) - 644
+    assert all("/index" in line or "/fuse_options" in line for line in others)
 
 
 @pytest.fixture
@@ -232,7 +277,7 @@ def instance() -> Iterator[str]:
             """Say nothing."""
 
     server = HTTPServer(("127.0.0.1", 0), Handler)
-    thread = Thread(target=server.serve_forever)
+    thread = Thread(target=server.serve_forever, args=(0.01,))
     thread.start()
     yield f"http://127.0.0.1:{server.server_port}/"
     server.shutdown()
@@ -243,7 +288,7 @@ def instance() -> Iterator[str]:
 def test_graphs_are_held_against_a_live_instance(graphs: Path, instance: str):
     path = graphs / "flux-prompt.json"
     path.write_text(FLUX)
-    result = run("check", "--graphs", graphs, "--instance", instance)
+    result = run("check", "--graphs", graphs, "--instance", instance.removeprefix("http://"))
     assert result.exit_code == 1
     assert f"{path}: node 4 (CLIPTextEncode), input clip: it is missing" in result.output
     assert f"{path}: node 9 (Image Saver): the server does not have this class" in result.output

@@ -66,6 +66,16 @@ def test_each_workflow_of_a_fleet_takes_its_own_time() -> None:
             assert timed == [other for other in graphs if graphs[other] == graph]
 
 
+def test_a_graph_with_placeholders_is_recognized_once_it_is_filled(tmp_path: Path) -> None:
+    text = '\ufeff{"1": {"class_type": "RandomNoise", "inputs": {"noise_seed": ___seed___}}}'
+    (tmp_path / "mine.json").write_text(text, encoding="utf-8")
+    (tmp_path / "mine.yaml").touch()
+    graphs = read_graphs(tmp_path)
+    durations = PromptDurations(FixedDuration(99), {"mine": FixedDuration(3)}, graphs)
+
+    assert durations.draw({"1": {"class_type": "RandomNoise", "inputs": {"noise_seed": 5}}}) == 3
+
+
 def test_a_filled_graph_is_still_recognized() -> None:
     graphs = read_graphs(WORKFLOWS)
     durations = PromptDurations(FixedDuration(99), {"flux-prompt": FixedDuration(3)}, graphs)

@@ -80,7 +80,7 @@ def load_graph(path: Path) -> Graph:
         return read_graph(path.read_text(encoding="utf-8"))
     except FileNotFoundError:
         raise WorkflowError(f"{path}: the graph of this workflow is missing.") from None
-    except UnicodeDecodeError as error:
-        raise WorkflowError(f"{path}: not a text in UTF-8: {error.reason}") from None
+    except UnicodeDecodeError:
+        raise WorkflowError(f"{path}: not a text in UTF-8: save it as one") from None
     except WorkflowError as error:
         raise WorkflowError(f"{path}: {error}") from None

@@ -1,16 +1,20 @@
 """What is wrong with a graph for its workflow, found before it costs time on an instance."""
 
 import difflib
+import re
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from graphlib import CycleError, TopologicalSorter
 
 from ml_service.domain.errors import WorkflowError
-from ml_service.domain.graphs import BareWord, Graph, list_links, read_inputs
+from ml_service.domain.graphs import BareWord, Graph, is_link, list_links, read_inputs
 from ml_service.domain.manifests import (
     COMPUTED_INPUTS,
     OUTPUT_PREFIX,
+    SEED,
+    IntegerInput,
     ListInput,
+    NumberInput,
     OutputRole,
     Workflow,
 )
@@ -41,7 +45,7 @@ class _Leaf:
     node: str
     class_type: str
     place: tuple[str, ...]
-    value: object
+    value: str | BareWord
 
     def fault(self, sentence: str) -> GraphFault:
         # An input's name comes second, behind "inputs"; elsewhere the whole path is of use.
@@ -51,9 +55,13 @@ class _Leaf:
 
 def find_faults(workflow: Workflow, graph: Graph) -> list[GraphFault]:
     """Everything that is wrong with a workflow's graph; an empty list if it can be rendered."""
-    faults = [*find_graph_faults(graph), *_check_names(graph)]
-    leaves = list(_list_leaves(graph))
     marks = Marks(workflow)
+    faults = [
+        *find_graph_faults(graph),
+        *_check_names(graph),
+        *_check_links(graph, marks, workflow),
+    ]
+    leaves = list(_list_leaves(graph))
     faults += [fault for leaf in leaves for fault in _check_marks(leaf, marks, workflow)]
     bound = []
     for name, binding in list_bindings(workflow, graph):
@@ -83,23 +91,23 @@ def find_graph_faults(graph: Graph) -> list[GraphFault]:
         TopologicalSorter(sources).prepare()
     except CycleError as error:
         cycle = " takes from ".join(reversed(error.args[1]))
-        faults.append(GraphFault(f"nodes wait for each other: {cycle}"))
+        faults.append(GraphFault(f"nodes wait for each other: {cycle}; remove one of these links"))
     return faults
 
 
 def find_placeholder_faults(graph: Graph) -> list[GraphFault]:
     """Every placeholder in a graph that takes no inputs at all."""
     return [
-        leaf.fault(f"nothing fills {word} here")
+        leaf.fault(f"nothing fills {word} here: no job brings values, so write one in its place")
         for leaf in _list_leaves(graph)
-        for word in _find_words(leaf.value)
+        for word in _find_words(leaf)
     ]
 
 
 def find_unused_inputs(workflow: Workflow, graph: Graph) -> list[str]:
     """The inputs that a graph without faults does not take, in the manifest's order."""
     marks = Marks(workflow)
-    used = {marks.inputs[mark] for leaf in _list_leaves(graph) for mark in marks.find(leaf.value)}
+    used = {marks.inputs[mark] for mark in marks.find_all(graph)}
     used |= {name for name, _ in list_bindings(workflow, graph)}
     return [name for name in (*workflow.inputs, *sorted(COMPUTED_INPUTS)) if name not in used]
 
@@ -113,23 +121,64 @@ def _list_leaves(graph: Graph) -> Iterator[_Leaf]:
 
 def _check_names(graph: Graph) -> Iterator[GraphFault]:
     for node_id, node in graph.items():
-        for name in (node_id, *read_inputs(node)):
+        for name in (node_id, *_list_names(read_inputs(node))):
             if ANY_PLACEHOLDER.search(name):
                 sentence = f"a placeholder cannot stand in the name {name}"
                 yield GraphFault(sentence, node_id, str(node["class_type"]))
 
 
+def _list_names(value: object) -> Iterator[str]:
+    if isinstance(value, Mapping):
+        yield from value
+    if isinstance(value, Mapping | list):
+        for member in value.values() if isinstance(value, Mapping) else value:
+            yield from _list_names(member)
+
+
+def _check_links(graph: Graph, marks: Marks, workflow: Workflow) -> Iterator[GraphFault]:
+    """Find the bare words whose values would make a link of a list."""
+    for node_id, node in graph.items():
+        for name, value in read_inputs(node).items():
+            if not isinstance(value, list) or is_link(value):
+                continue
+            sample = [_make_sample(item, marks, workflow) for item in value]
+            if is_link(sample):
+                word, what = (
+                    (value[1], "number") if isinstance(value[1], BareWord) else (value[0], "node")
+                )
+                sentence = f"{word.word} stands where a link has its {what}"
+                yield GraphFault(sentence, node_id, str(node["class_type"]), name)
+
+
+def _make_sample(item: object, marks: Marks, workflow: Workflow) -> object:
+    """Something of the type that a bare word becomes."""
+    if not isinstance(item, BareWord):
+        return item
+    return 1 if _becomes_number(item.word, marks, workflow) else item.word
+
+
+def _becomes_number(word: str, marks: Marks, workflow: Workflow) -> bool:
+    """Whether numbers in place of a bare word's marks make a number of it."""
+
+    def replace(match: re.Match[str]) -> str:
+        name = marks.inputs[match[0]]
+        is_number = isinstance(workflow.inputs.get(name), IntegerInput | NumberInput)
+        return "1" if is_number or name == SEED else match[0]
+
+    try:
+        marks.read_number(word, replace)
+    except ValueError:
+        return False
+    return True
+
+
 def _check_marks(leaf: _Leaf, marks: Marks, workflow: Workflow) -> Iterator[GraphFault]:
     found = marks.find(leaf.value)
-    for word in _find_words(leaf.value):
-        if word not in marks.inputs:
+    for word in _find_words(leaf):
+        if word not in marks.inputs and not (found and _becomes_number(word, marks, workflow)):
             yield leaf.fault(_say_unknown(word, leaf.value, marks))
-    if not found:
-        return
-    if leaf.place[0] == "class_type":
+    if found and leaf.place[0] == "class_type":
         yield leaf.fault(f"{found[0]} cannot stand for a class of nodes")
-    if isinstance(leaf.value, BareWord) and leaf.place[0] == "inputs" and leaf.place[2:] == ("1",):
-        yield leaf.fault(f"{found[0]} stands where a link has its number")
     for mark in found:
         declared = workflow.inputs.get(marks.inputs[mark])
         is_text = isinstance(leaf.value, str)
@@ -137,10 +186,12 @@ def _check_marks(leaf: _Leaf, marks: Marks, workflow: Workflow) -> Iterator[Grap
             yield leaf.fault(f"{mark} stands for a list: give it a separator in the manifest")
 
 
-def _find_words(value: object) -> Sequence[str]:
-    if isinstance(value, BareWord):
-        return [value.word]
-    return ANY_PLACEHOLDER.findall(value) if isinstance(value, str) else []
+def _find_words(leaf: _Leaf) -> Sequence[str]:
+    """What has to be filled; titles, and what else no server looks at, may say what they like."""
+    if isinstance(leaf.value, BareWord):
+        return [leaf.value.word]
+    is_read = isinstance(leaf.value, str) and leaf.place[0] in ("inputs", "class_type")
+    return ANY_PLACEHOLDER.findall(leaf.value) if is_read else []
 
 
 def _say_unknown(word: str, value: object, marks: Marks) -> str:

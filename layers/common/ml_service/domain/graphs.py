@@ -11,10 +11,11 @@ from ml_service.domain.errors import WorkflowError
 Graph: TypeAlias = Mapping[str, Mapping[str, object]]
 """An API-format ComfyUI graph: node id to class_type and inputs."""
 
-_SCANNED = re.compile(r'"(?:[^"\\]|\\.)*"|-?\d[0-9.eE+-]*|[A-Za-z_][A-Za-z0-9_]*', re.DOTALL)
-_NESTED = re.compile(r'"(?:[^"\\]|\\.)*"|[\[{]|[\]}]', re.DOTALL)
+_SCANNED = re.compile(r'"(?:[^"\\]|\\.)*"|[A-Za-z0-9_.+-]+', re.DOTALL)
+_NUMBER = re.compile(r"-?\d[0-9.eE+-]*")
 _MAX_DEPTH = 100
 """Less than Python's own limit, which everything that goes through a graph would meet."""
+_TOO_DEEP = "not a graph: it is nested too deeply"
 _JSON_WORDS = frozenset({"true", "false", "null"})
 _STAND_IN = "NaN"
 _EXPORT = (
@@ -25,7 +26,7 @@ _EXPORT = (
 
 @dataclass(frozen=True)
 class BareWord:
-    """A word that stands in a graph file where JSON wants a value, as ``___seed___`` does."""
+    """What stands in a graph file where JSON wants a value: ``___seed___``, ``-___seed___``."""
 
     word: str
     line: int
@@ -48,18 +49,16 @@ def read_graph(text: str) -> Graph:
     """
     text = text.removeprefix("\ufeff")
     if not text.strip():
-        raise WorkflowError("the file is empty")
-    if _measure_depth(text) > _MAX_DEPTH:
-        raise WorkflowError("not a graph: it is nested too deeply")
+        raise WorkflowError(f"the file is empty. {_EXPORT}")
     words: list[BareWord] = []
 
     def stand_in(match: re.Match[str]) -> str:
         word = match[0]
-        if not (word[0].isalpha() or word[0] == "_") or word in _JSON_WORDS:
+        if word[0] == '"' or word in _JSON_WORDS or _NUMBER.fullmatch(word):
             return word
         line = text.count("\n", 0, match.start()) + 1
         column = match.start() - text.rfind("\n", 0, match.start())
-        if word in ("NaN", "Infinity"):
+        if word in ("NaN", "Infinity", "-Infinity"):
             raise WorkflowError(f"line {line} column {column}: {word} is no JSON number")
         if len(word) < len(_STAND_IN):
             return word  # too short to be a placeholder: the parser will say where it stands
@@ -81,7 +80,11 @@ def read_graph(text: str) -> Graph:
         ) from None
     except ValueError as error:  # such as a number of 5,000 digits
         raise WorkflowError(f"not valid JSON: {str(error).split(';')[0]}") from None
+    except RecursionError:
+        raise WorkflowError(_TOO_DEEP) from None
     _check_shape(graph)
+    if _is_deeper(graph, _MAX_DEPTH):
+        raise WorkflowError(_TOO_DEEP)
     return graph  # type: ignore[no-any-return]
 
 
@@ -118,12 +121,12 @@ def read_title(node: Mapping[str, object]) -> str:
     return title if isinstance(title, str) and title else str(node["class_type"])
 
 
-def _measure_depth(text: str) -> int:
-    depth = deepest = 0
-    for match in _NESTED.finditer(text):
-        depth += 1 if match[0] in "[{" else -1 if match[0] in "]}" else 0
-        deepest = max(deepest, depth)
-    return deepest
+def _is_deeper(value: object, depth: int) -> bool:
+    """Whether lists and objects lie in each other more than ``depth`` deep."""
+    if not isinstance(value, dict | list):
+        return False
+    members = value.values() if isinstance(value, dict) else value
+    return depth == 0 or any(_is_deeper(member, depth - 1) for member in members)
 
 
 def _check_shape(graph: object) -> None:
@@ -156,5 +159,5 @@ def _unique_names(pairs: list[tuple[str, object]]) -> dict[str, object]:
     if len(members) != len(pairs):
         names = [name for name, _ in pairs]
         twice = next(name for name in names if names.count(name) > 1)
-        raise WorkflowError(f"the name {twice} is there twice in one object")
+        raise WorkflowError(f"the name {twice} is there twice in one object: remove one")
     return members

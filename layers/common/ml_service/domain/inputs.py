@@ -170,7 +170,7 @@ def _make_prefix(stem: str, main_key: str | None, unique: str) -> str:
 
 def _complete_key(key: str, declared: MediaInput) -> str:
     """The key of the file itself, where a message may name the folder that it lies in."""
-    if declared.default_file is None or _extension(key) in declared.extensions:
+    if declared.default_file is None or _extension(key).lower() in declared.extensions:
         return key
     return f"{key.rstrip('/')}/{declared.default_file}"
 
@@ -247,7 +247,7 @@ def _read_key(sent: _Sent, declared: MediaInput) -> str | None:
     value = _complete_key(value, declared)
     if not is_usable_key(value):
         raise refuse_value(label, "is not an S3 key that can be used")
-    if _extension(value) not in extensions:
+    if _extension(value).lower() not in extensions:
         raise RefusedMessageError(
             RefusalCode.UNSUPPORTED_MEDIA,
             f"{label} must end in one of: {', '.join(sorted(extensions))}.",
@@ -277,4 +277,4 @@ def _read_bucket(bucket: object, label: str, allowed: Container[str]) -> str:
 
 
 def _extension(key: str) -> str:
-    return splitext(key)[1].removeprefix(".").lower()
+    return splitext(key)[1].removeprefix(".")

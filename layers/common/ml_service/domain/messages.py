@@ -122,7 +122,7 @@ def _read_native(message: Mapping[str, object], sqs_message_id: str) -> NativeMe
         raise _invalid(f"deadline_seconds must be an integer from 1 to {MAX_DEADLINE_SECONDS}.")
     if "workflow" not in message:
         prompt_file = message.get("prompt_file")
-        if prompt_file is None:
+        if prompt_file in (None, ""):
             prompt_file = DEFAULT_PROMPT_FILE
         if not isinstance(prompt_file, str):
             raise _invalid("prompt_file must be a text.")

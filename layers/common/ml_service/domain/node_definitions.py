@@ -98,7 +98,7 @@ def _find_filled_inputs(
     for node_id, node in graph.items():
         for name, value in read_inputs(node).items():
             if isinstance(value, BareWord):
-                filled[node_id, name] = marks.inputs[value.word]
+                filled[node_id, name] = marks.inputs.get(value.word)
             elif marks.find(value):
                 filled[node_id, name] = None
     for name, binding in list_bindings(workflow, graph):
@@ -157,8 +157,15 @@ def _check_kind(
 
 
 def _check_value(value: object, declared: _InputType) -> list[str]:
+    if isinstance(value, Mapping) and "__value__" in value:
+        value = value["__value__"]  # ComfyUI's way to say that a list is no link
+    elif isinstance(value, list):
+        return [f"{value!r} is no {declared.kind}, and no link to a node's output"]
     if declared.choices is not None:
-        return [] if value in declared.choices else [_say_choices(value, declared.choices)]
+        chosen = (
+            value if isinstance(value, list) and declared.options.get("multiselect") else [value]
+        )
+        return [_say_choices(v, declared.choices) for v in chosen if v not in declared.choices]
     if declared.kind not in _CONVERSIONS:
         return []
     try:

@@ -1,9 +1,10 @@
 """The marks in a graph's texts that stand for inputs: ``___name___``, and a manifest's tokens."""
 
+import json
 import re
-from collections.abc import Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping
 
-from ml_service.domain.graphs import BareWord, Graph
+from ml_service.domain.graphs import BareWord, Graph, read_inputs
 from ml_service.domain.manifests import COMPUTED_INPUTS, Workflow
 
 MAIN_PLACEHOLDERS = ("input", "image", "video")
@@ -28,19 +29,36 @@ class Marks:
         self.pattern = re.compile("|".join(map(re.escape, longest_first)))
 
     def find(self, leaf: object) -> list[str]:
-        """Every mark in a text, or the one that a bare word is."""
-        if isinstance(leaf, BareWord):
-            return [leaf.word] if leaf.word in self.inputs else []
-        return self.pattern.findall(leaf) if isinstance(leaf, str) else []
+        """Every mark in a text or bare word."""
+        return self.pattern.findall(_read_text(leaf))
+
+    def find_all(self, graph: Graph) -> Iterator[str]:
+        """Every mark in the inputs of a graph's nodes."""
+        for node in graph.values():
+            for _, leaf in walk_leaves(read_inputs(node)):
+                yield from self.find(leaf)
+
+    def read_number(self, word: str, replace: Callable[[re.Match[str]], str]) -> int | float:
+        """The number that a bare word with marks becomes, as -___seed___; raises ValueError."""
+        number = json.loads(self.pattern.sub(replace, word))
+        if isinstance(number, bool) or not isinstance(number, int | float):
+            raise ValueError(word)
+        return number
 
 
 def has_placeholders(graph: Graph) -> bool:
     """Whether the graph was made to be filled by placeholders, and by nothing else."""
     return any(
-        isinstance(leaf, BareWord) or (isinstance(leaf, str) and ANY_PLACEHOLDER.search(leaf))
+        ANY_PLACEHOLDER.search(_read_text(leaf))
         for node in graph.values()
-        for _, leaf in walk_leaves(node)
+        for _, leaf in walk_leaves(read_inputs(node))
     )
+
+
+def _read_text(leaf: object) -> str:
+    if isinstance(leaf, BareWord):
+        return leaf.word
+    return leaf if isinstance(leaf, str) else ""
 
 
 def walk_leaves(

@@ -8,7 +8,7 @@ from ml_service.domain.errors import WorkflowError
 from ml_service.domain.graphs import BareWord, Graph, is_link, read_inputs, read_title
 from ml_service.domain.input_values import Value
 from ml_service.domain.manifests import Binding, Workflow
-from ml_service.domain.placeholders import Marks, has_placeholders, walk_leaves
+from ml_service.domain.placeholders import Marks, has_placeholders
 
 
 @dataclass(frozen=True)
@@ -33,9 +33,10 @@ def render_prompt(
     filler = _Filler(workflow, values)
     prompt: dict[str, dict[str, object]] = {}
     for node_id, node in graph.items():
-        filled = filler.fill(node)
-        if not isinstance(filled, dict):
-            raise WorkflowError(f"{workflow.workflow}: {node_id} is no node.")
+        filled = {name: filler.fill(member) for name, member in node.items()}
+        for name, value in read_inputs(node).items():
+            if is_link(read_inputs(filled)[name]) != is_link(value):
+                raise WorkflowError(f"{workflow.workflow}: {name} would become a link.")
         prompt[node_id] = filled
     for name, binding in list_bindings(workflow, graph):
         place = find_bound_place(name, binding, graph)
@@ -54,12 +55,7 @@ def list_bindings(workflow: Workflow, graph: Graph) -> list[tuple[str, Binding]]
     if has_placeholders(graph):
         return []
     marks = Marks(workflow)
-    marked = {
-        marks.inputs[mark]
-        for node in graph.values()
-        for _, leaf in walk_leaves(node)
-        for mark in marks.find(leaf)
-    }
+    marked = {marks.inputs[mark] for mark in marks.find_all(graph)}
     return [
         (name, binding)
         for name, bindings in workflow.bindings.items()
@@ -104,7 +100,8 @@ def find_bound_place(name: str, binding: Binding, graph: Graph) -> BoundPlace:
     others = [n for n in graph if binding.input in read_inputs(graph[n])]
     raise WorkflowError(
         f"{name} is bound to input {binding.input} of the node with {wanted}, which the graph does "
-        f"not have; nodes with such an input: {_list_nodes(others, graph)}"
+        f"not have: change its binding in the manifest; nodes with such an input: "
+        f"{_list_nodes(others, graph)}"
     )
 
 
@@ -135,14 +132,11 @@ class _Filler:
         if isinstance(value, Mapping):
             return {name: self.fill(member) for name, member in value.items()}
         if isinstance(value, list):
-            filled = [self.fill(item) for item in value]
-            if is_link(filled) != is_link(value):
-                raise WorkflowError(f"{self._workflow.workflow}: a value would become a link.")
-            return filled
+            return [self.fill(item) for item in value]
         if isinstance(value, str):
             return self._marks.pattern.sub(self._make_text, value)
         if isinstance(value, BareWord):
-            return _make_json(self._find_value(value.word))
+            return self._fill_word(value.word)
         return value
 
     def make_bound_value(self, place: BoundPlace) -> object:
@@ -153,8 +147,18 @@ class _Filler:
             raise WorkflowError(f"{self._workflow.workflow}: {place.name} is no text to add to.")
         return value + place.suffix
 
+    def _fill_word(self, word: str) -> object:
+        if word in self._marks.inputs:
+            return _make_json(self._read_value(self._marks.inputs[word]))
+        try:
+            return self._marks.read_number(word, self._make_text)
+        except ValueError:
+            raise WorkflowError(
+                f"{self._workflow.workflow}: nothing makes a number of {word}."
+            ) from None
+
     def _make_text(self, match: re.Match[str]) -> str:
-        value = self._find_value(match[0])
+        value = self._read_value(self._marks.inputs[match[0]])
         if isinstance(value, str):
             return value
         if isinstance(value, bool):
@@ -165,11 +169,6 @@ class _Filler:
             f"{self._workflow.workflow}: {match[0]} stands for a list, which needs a separator in "
             "the manifest to become a text."
         )
-
-    def _find_value(self, mark: str) -> Value:
-        if mark not in self._marks.inputs:
-            raise WorkflowError(f"{self._workflow.workflow}: nothing fills {mark}.")
-        return self._read_value(self._marks.inputs[mark])
 
     def _read_value(self, name: str) -> Value:
         if name not in self._values:
