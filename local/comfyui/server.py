@@ -56,12 +56,9 @@ async def answer_errors(request: web.Request, handler: _Handler) -> web.StreamRe
         raise
     except Exception as error:  # noqa: BLE001
         resource = request.match_info.route.resource
-        details = {
-            "method": request.method,
-            "route": None if resource is None else resource.canonical,
-            "error": type(error).__name__,
-        }
-        _logger.warning("comfyui request failed", extra=details)
+        route = "an unknown route" if resource is None else resource.canonical
+        # Without its text, which may quote a prompt.
+        _logger.warning("%s %s failed: %s", request.method, route, type(error).__name__)
         text = "500 Internal Server Error\n\nServer got itself in trouble"
         return web.Response(status=500, text=text)
 

@@ -381,6 +381,6 @@ def test_no_prompt_text_reaches_a_log(
 
     own = [record for record in caplog.records if record.name.startswith("local.")]
     warnings = [record.message for record in own if record.levelname == "WARNING"]
-    assert warnings == ["comfyui request failed"]
+    assert warnings == ["POST /prompt failed: ValueError"]
     assert "private" not in "".join(str(record.__dict__) for record in own)
     assert "private" not in caplog.text
