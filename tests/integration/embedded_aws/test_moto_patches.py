@@ -276,13 +276,16 @@ def test_of_many_writers_under_one_condition_one_writes() -> None:
             AttributeDefinitions=[{"AttributeName": "id", "AttributeType": "S"}],
         )
 
+        # Its classes are made at the first look, and by each of several threads that look at once.
+        refused = table.exceptions.ConditionalCheckFailedException
+
         def write(number):
             try:
                 table.put_item(
                     TableName="t", Item={"id": {"S": str(number // 8)}},
                     ConditionExpression="attribute_not_exists(id)",
                 )
-            except table.exceptions.ConditionalCheckFailedException:
+            except refused:
                 return 0
             return 1
 
