@@ -91,7 +91,7 @@ def run_local_mode(
     seed: SeedOption = None,
     profile: ProfileOption = "0.12",
     model: ModelOption = None,
-    allow_unknown_nodes: UnknownNodesOption = False,
+    allow_unknown_nodes: UnknownNodesOption = True,
     fault: Annotated[
         list[str] | None,
         typer.Option(

@@ -87,7 +87,7 @@ class LocalOptions:
     seed: int | None = None
     profile: Profile = PROFILE_0_12
     models: Models = field(default_factory=lambda: USUAL_MODELS)
-    allow_unknown_nodes: bool = False
+    allow_unknown_nodes: bool = True
     log_level: str = "WARNING"
 
 

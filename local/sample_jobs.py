@@ -5,11 +5,14 @@ import uuid
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from datetime import UTC, datetime
+from functools import cache
+from pathlib import Path
 from typing import TypeAlias
 
 from local.backend import Backend
 from local.job_messages import make_message
 from local.sample_media import make_audio, make_image, make_video
+from ml_service.adapters.workflow_files import load_graph
 from ml_service.domain.input_values import ValueInput
 from ml_service.domain.manifests import (
     BooleanInput,
@@ -30,6 +33,18 @@ _MAKERS: Mapping[str, Callable[[Color], tuple[str, bytes]]] = {
     "audio": lambda color: ("mp3", make_audio(hertz=220.0 + color[0])),
 }
 
+_WORKFLOWS = Path(__file__).parent.parent / "workflows"
+_FAITHFUL_CLASSES = frozenset(
+    {
+        *("LoadImage", "LoadVideo", "LoadAudio", "EmptyImage", "EmptyAudio"),
+        *("PrimitiveInt", "PrimitiveFloat", "PrimitiveStringMultiline"),
+        *("ImageScale", "ImageBlend", "ImageToMask", "MaskToImage", "RepeatImageBatch"),
+        *("GetVideoComponents", "CreateVideo", "TrimAudioDuration"),
+        *("SaveImage", "SaveVideo", "PreviewAny"),
+    }
+)
+"""Stock nodes that paint nothing of their own and leave the prompt in a picture's metadata."""
+
 
 @dataclass(frozen=True)
 class SampleJob:
@@ -40,9 +55,9 @@ class SampleJob:
     workflow: Workflow
     body: str
     color: Color | None
-    """Of every picture and video that went in; None if none did."""
-    text: str
-    """The prompt text, which ComfyUI writes into every picture."""
+    """What the result must show: that of each picture and video that went in; None for nothing."""
+    text: str | None
+    """What must stand in the result, as ComfyUI writes it into pictures; None for nothing."""
 
 
 def make_color(number: int, of: int) -> Color:
@@ -78,7 +93,8 @@ def make_sample_job(
 ) -> SampleJob:
     """Make a message; ``put_input`` gets key and content of each input file.
 
-    A native job's reply carries the job id in place of the partial name.
+    A native job's reply carries the job id in place of the partial name. Nothing is asked of the
+    result of a graph with other nodes than those of the reference graphs: it paints what it likes.
     """
     partial_name = partial_name if workflow.subjects else job_id
     text = f'A sample text for {workflow.workflow}: "{partial_name}".'
@@ -100,8 +116,37 @@ def make_sample_job(
         stage=stage,
         at=at,
     )
-    is_shown = any(media.type in ("image", "video") for _, media in workflow.media_inputs())
-    return SampleJob(job_id, partial_name, workflow, body, color if is_shown else None, text)
+    is_faithful = _is_faithful(workflow)
+    return SampleJob(
+        job_id,
+        partial_name,
+        workflow,
+        body,
+        color if is_faithful and _takes_pictures(workflow) else None,
+        text if is_faithful and _gives_text(workflow) else None,
+    )
+
+
+def _takes_pictures(workflow: Workflow) -> bool:
+    return any(media.type in ("image", "video") for _, media in workflow.media_inputs())
+
+
+def _gives_text(workflow: Workflow) -> bool:
+    """Whether the result is a picture that ComfyUI wrote: it puts the prompt into it."""
+    outputs = workflow.outputs
+    has_text = any(isinstance(declared, TextInput) for declared in workflow.inputs.values())
+    return has_text and outputs.kind == "image" and outputs.convert is None
+
+
+@cache
+def _read_classes(path: Path) -> frozenset[object]:
+    return frozenset(node["class_type"] for node in load_graph(path).values())
+
+
+def _is_faithful(workflow: Workflow) -> bool:
+    """Whether what goes into a workflow's graph can be seen in what comes out."""
+    path = _WORKFLOWS / workflow.fleet / f"{workflow.workflow}.json"
+    return _read_classes(path) <= _FAITHFUL_CLASSES
 
 
 def _make_value(declared: ValueInput, text: str) -> object:
