@@ -116,14 +116,14 @@ def make_sample_job(
         stage=stage,
         at=at,
     )
-    is_faithful = _is_faithful(workflow)
+    can_be_held = is_faithful(workflow)
     return SampleJob(
         job_id,
         partial_name,
         workflow,
         body,
-        color if is_faithful and _takes_pictures(workflow) else None,
-        text if is_faithful and _gives_text(workflow) else None,
+        color if can_be_held and _takes_pictures(workflow) else None,
+        text if can_be_held and _gives_text(workflow) else None,
     )
 
 
@@ -143,7 +143,7 @@ def _read_classes(path: Path) -> frozenset[object]:
     return frozenset(node["class_type"] for node in load_graph(path).values())
 
 
-def _is_faithful(workflow: Workflow) -> bool:
+def is_faithful(workflow: Workflow) -> bool:
     """Whether what goes into a workflow's graph can be seen in what comes out."""
     path = _WORKFLOWS / workflow.fleet / f"{workflow.workflow}.json"
     return _read_classes(path) <= _FAITHFUL_CLASSES

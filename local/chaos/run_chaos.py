@@ -1,5 +1,6 @@
 """The chaos run: jobs on a local mode that is harmed meanwhile, and the verdict on it."""
 
+import itertools
 import json
 import time
 from collections.abc import Sequence
@@ -15,6 +16,7 @@ from local.backend import Backend, Reply
 from local.chaos.harm_stage import HarmOptions, Saboteur
 from local.chaos.judge_run import ChaosEvidence, ChaosFigures, GpuRun, JobEvidence, judge_run
 from local.chaos.watch_stage import StageWatch
+from local.graph_folder import list_warm_ups
 from local.load_summary import LoadSummary, summarize_load
 from local.load_test import (
     LoadOptions,
@@ -153,8 +155,10 @@ def _gather_evidence(watch: StageWatch, run: LoadRun, saboteur: Saboteur) -> Cha
     watch.look()
     runs = _list_runs(watch)
     stage = watch.backend.ready["stage"]
-    for key in watch.seen.values():
-        runs.pop(make_warm_up_id(stage=stage, instance=key, step=0), None)
+    # A fleet without graphs of its own warms up with one of ours.
+    steps = range(max(1, len(list_warm_ups(_WORKFLOWS))))
+    for key, step in itertools.product(watch.seen.values(), steps):
+        runs.pop(make_warm_up_id(stage=stage, instance=key, step=step), None)
     jobs = [
         _gather_job(
             job.job_id,

@@ -90,6 +90,7 @@ def test_a_native_message_answers_under_its_job_id(backend: Backend, await_reply
     assert json.dumps(text)[1:-1].encode() in content, "ComfyUI writes prompts into pictures"
 
 
+@pytest.mark.reference_graphs
 def test_flux_prompt_answers_with_one_picture(backend: Backend, await_reply: Any):
     text = 'A "red" kite\nover the sea'
     name = send(backend, "ComfyUiFluxPromptMessage", PromptText=text)
@@ -112,6 +113,7 @@ def test_flux_prompt_answers_with_one_picture(backend: Backend, await_reply: Any
     assert b'A \\"red\\" kite over the sea' in content
 
 
+@pytest.mark.reference_graphs
 def test_latent_sync_answers_with_a_video_that_has_the_sound(backend: Backend, await_reply: Any):
     backend.put_input("videos/9/video_raw.mp4", make_video(color=(200, 30, 30), seconds=2))
     backend.put_input("audio/voice.mp3", make_audio(seconds=4))

@@ -29,6 +29,7 @@ def test_a_wrong_option_is_explained(options: list[str], word: str):
     assert word in " ".join(done.stderr.replace("│", " ").split())
 
 
+@pytest.mark.reference_graphs
 def test_real_servers_take_the_place_of_simulated_ones_also_in_dev(tmp_path: Path):
     servers = tmp_path / "server"
     options = ("--stage", "dev", "--comfyui")

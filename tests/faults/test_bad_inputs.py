@@ -864,6 +864,7 @@ def test_input_28_a_wrong_graph_is_refused_by_check_and_at_start(
     assert_refused(tmp_path, where)
 
 
+@pytest.mark.reference_graphs
 def test_input_28_a_binding_to_an_absent_node_is_refused_by_check_and_at_start(tmp_path: Path):
     manifest = copy_workflow(tmp_path) / "flux-prompt.yaml"
     bindings = manifest.read_text().partition("promptText: [{ node: ")

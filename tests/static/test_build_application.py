@@ -42,6 +42,7 @@ def test_passes_over_pyenvs_shim_and_takes_the_installed_version(
     assert find_runtime() == program
 
 
+@pytest.mark.reference_graphs
 def test_refuses_workflows_that_a_function_would_refuse_at_its_start(
     root: Path, tmp_path: Path
 ) -> None:

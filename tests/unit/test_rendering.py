@@ -60,6 +60,7 @@ def test_a_suffix_needs_a_text():
         render_prompt(WORKFLOW, GRAPH, {"promptText": "x", "seed": 1, "outputPrefix": 3})
 
 
+@pytest.mark.reference_graphs
 def test_every_shipped_workflow_names_its_files_by_the_output_prefix():
     for workflow in CATALOG:
         values = dict.fromkeys([*workflow.inputs, "seed"], "x") | {"outputPrefix": "42-p"}

@@ -255,6 +255,7 @@ def test_live_portrait_asks_for_what_its_modes_need():
     assert values["sourceVideo"] == "example-video.mp4"
 
 
+@pytest.mark.reference_graphs
 @pytest.mark.parametrize("workflow", BACKENDS)
 def test_each_graph_takes_its_inputs(workflow: str):
     manifest = CATALOG.workflow(workflow)

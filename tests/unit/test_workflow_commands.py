@@ -79,6 +79,7 @@ def test_half_an_emoji_in_a_graph_is_printed_as_json_has_it(graphs: Path):
     assert json.loads(result.output)["3"]["_meta"]["title"] == "cut \ud83c"
 
 
+@pytest.mark.reference_graphs
 def test_a_message_may_come_from_standard_input_and_uploads_keep_the_contracts_names():
     rendered = json.loads(run("render", "-", text=make_body("latent-sync")).output)
     assert rendered["1"]["inputs"]["file"] == f"42-latent-sync-clip-{PARTIAL_NAME}.mp4"
@@ -103,12 +104,14 @@ def test_what_cannot_be_rendered_says_why(graphs: Path, tmp_path: Path):
     assert run("render", tmp_path / "absent.json").exit_code == 2
 
 
+@pytest.mark.reference_graphs
 def test_the_shipped_workflows_are_right():
     result = run("check")
     assert result.exit_code == 0
     assert result.output.endswith("23 of 23 files are right.\n")
 
 
+@pytest.mark.reference_graphs
 def test_a_fault_is_named_with_file_node_and_input(graphs: Path):
     (graphs / "flux-prompt.json").write_text(FLUX.replace("___promptText___", "___prompt___"))
     result = run("check", "--graphs", graphs)
@@ -144,6 +147,7 @@ def test_a_graph_without_a_manifest_is_named(workflows: Path):
     assert f"WRONG   {path}: no manifest: write kite-poster.yaml beside it" in result.output
 
 
+@pytest.mark.reference_graphs
 def test_files_are_taken_over_unchanged_by_their_names(graphs: Path, workflows: Path):
     (graphs / "more").mkdir()
     (graphs / "Flux_Prompt (API).JSON").write_text(FLUX)
@@ -294,6 +298,7 @@ def test_graphs_are_held_against_a_live_instance(graphs: Path, instance: str):
     assert f"{path}: node 9 (Image Saver): the server does not have this class" in result.output
 
 
+@pytest.mark.reference_graphs
 def test_only_one_fleets_workflows_are_held_against_its_instance(graphs: Path, instance: str):
     (graphs / "is-cached-pulid.json").write_text(WARM)
     result = run("check", "--fleet", "lip-sync", "--graphs", graphs)

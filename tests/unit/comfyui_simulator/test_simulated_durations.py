@@ -76,6 +76,7 @@ def test_a_graph_with_placeholders_is_recognized_once_it_is_filled(tmp_path: Pat
     assert durations.draw({"1": {"class_type": "RandomNoise", "inputs": {"noise_seed": 5}}}) == 3
 
 
+@pytest.mark.reference_graphs
 def test_a_filled_graph_is_still_recognized() -> None:
     graphs = read_graphs(WORKFLOWS)
     durations = PromptDurations(FixedDuration(99), {"flux-prompt": FixedDuration(3)}, graphs)

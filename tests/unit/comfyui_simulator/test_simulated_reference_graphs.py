@@ -39,6 +39,7 @@ def open_media(name: str, content: bytes) -> None:
         assert list(container.decode(container.streams[0]))
 
 
+@pytest.mark.reference_graphs
 @pytest.mark.parametrize("path", GRAPHS, ids=lambda path: path.stem)
 def test_a_shipped_graph_runs_and_its_files_open(
     client: SimulatorClient, tmp_path: Path, path: Path
