@@ -50,6 +50,7 @@ def own_graphs(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
     return folder
 
 
+@pytest.mark.reference_graphs
 def test_the_result_of_a_reference_graph_shows_what_went_in():
     job = make_job("flux-photo-prompt")
     assert len(check(job)) == 1

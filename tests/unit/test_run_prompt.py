@@ -110,6 +110,7 @@ SUCCEEDED = Prompt(
 )
 
 
+@pytest.mark.reference_graphs
 def test_inputs_are_uploaded_and_the_graph_uses_the_names_they_got():
     world = admitted("photo-make-up-lips-thumbnails")
     world.media.inputs = {

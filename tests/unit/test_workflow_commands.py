@@ -165,6 +165,7 @@ def test_files_are_taken_over_unchanged_by_their_names(graphs: Path, workflows: 
     assert run("check", "--workflows", workflows).exit_code == 0
 
 
+@pytest.mark.reference_graphs
 @pytest.mark.parametrize(
     ("name", "fleet"),
     [
