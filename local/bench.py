@@ -14,11 +14,11 @@ from local.backend import Backend
 from local.comfyui.admin_routes import ADMIN_PREFIX
 from local.load_summary import find_percentile
 from local.load_test import LoadOptions, MeasuredLoad, measure_load, print_load
+from local.project import WORKFLOWS
 from local.start_local_mode import running_local_mode
 from local.terminal import open_terminal
 from ml_service.adapters.workflow_files import load_catalog
 
-_WORKFLOWS = Path(__file__).parent.parent / "workflows"
 _CHOSEN = ("sonic-audio", "flux-prompt", "photo-make-up-lips-thumbnails")
 """One of each fleet, so that all three admit at once."""
 _ANSWER_SECONDS = 5.0
@@ -31,7 +31,7 @@ def run_bench(directory: Path, *, jobs: int, single_jobs: int) -> int:
     """
     console = open_terminal()
     directory.mkdir(parents=True, exist_ok=True)
-    catalog = load_catalog(_WORKFLOWS)
+    catalog = load_catalog(WORKFLOWS)
     workflows = [catalog.workflow(name) for name in _CHOSEN]
     with running_local_mode(directory, "--prompt-seconds", "0") as backend:
         console.print("Warming up: functions start their processes.")

@@ -103,7 +103,8 @@ def run_local_mode(
 ) -> None:
     """Run the whole system on this machine: no AWS account, no Docker, no GPU."""
     from local.comfyui.model_files import add_models
-    from local.local_mode import WORKFLOWS, LocalOptions, run_local
+    from local.local_mode import LocalOptions, run_local
+    from local.project import WORKFLOWS
 
     if stage not in ("dev", "prod"):
         raise typer.BadParameter("must be dev or prod", param_hint="--stage")

@@ -12,6 +12,7 @@ from rich.table import Table
 
 from local.backend import Backend, Reply
 from local.media_check import MediaCheckError
+from local.project import WORKFLOWS
 from local.result_check import ResultFile, check_result
 from local.sample_jobs import SampleJob, make_color, prepare_sample_job
 from local.start_local_mode import running_local_mode
@@ -20,7 +21,6 @@ from ml_service.adapters.workflow_files import load_catalog
 from ml_service.domain.errors import JobNotFoundError
 from ml_service.domain.jobs import Job
 
-_PROJECT = Path(__file__).parent.parent
 _REPLY_SECONDS = 120
 
 
@@ -47,7 +47,7 @@ def run_demo(directory: Path) -> int:
 
 def send_sample_jobs(backend: Backend) -> list[SampleJob]:
     """Send one valid message per subject, with inputs made for it."""
-    catalog = list(load_catalog(_PROJECT / "workflows"))
+    catalog = list(load_catalog(WORKFLOWS))
     workflows = {subject: w for w in reversed(catalog) for subject in w.subjects}
     jobs = [
         prepare_sample_job(backend, workflow, make_color(number, len(workflows)))

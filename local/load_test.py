@@ -25,13 +25,13 @@ from local.load_summary import (
     summarize_load,
 )
 from local.media_check import MediaCheckError
+from local.project import WORKFLOWS
 from local.result_check import check_result
 from local.sample_jobs import SampleJob, make_color, prepare_sample_job
 from local.terminal import open_terminal
 from ml_service.adapters.workflow_files import load_catalog
 from ml_service.domain.manifests import Workflow
 
-_WORKFLOWS = Path(__file__).parent.parent / "workflows"
 _THREADS = 4
 """To store inputs and to read results; the load itself is sent by one."""
 _LOOK_SECONDS = 0.2
@@ -224,7 +224,7 @@ def show_progress(console: Console) -> Iterator[Callable[[str], Advance]]:
 
 def choose_workflows(names: Sequence[str]) -> list[Workflow]:
     """The named workflows, or all; raises WorkflowError."""
-    catalog = load_catalog(_WORKFLOWS)
+    catalog = load_catalog(WORKFLOWS)
     return [catalog.workflow(name) for name in names] if names else list(catalog)
 
 

@@ -43,6 +43,7 @@ from local.comfyui.simulator_settings import SimulatorSettings
 from local.console.pages import Console
 from local.local_deployment import LocalDeployment
 from local.local_names import INPUT_BUCKET, REPLY_QUEUE
+from local.project import PROJECT, WORKFLOWS
 from local.replace_file import replace_file
 from local.run_marker import COUNTED_JOBS, RunMarker, describe_loss, find_marker_path
 from ml_service.adapters.dynamodb import DynamoDBJobStore
@@ -52,8 +53,6 @@ _log = logging.getLogger(__name__)
 
 FLEETS: Final = ("lip-sync", "pulid", "makeup")
 
-_PROJECT: Final = Path(__file__).resolve().parent.parent
-WORKFLOWS: Final = _PROJECT / "workflows"
 _PARENT_LOOK_SECONDS: Final = 0.5
 # Counting what would be lost takes two calls.
 _MARK_SECONDS: Final = 3.0
@@ -125,7 +124,7 @@ async def deploy_ml_service(
     fleets = await aws.deploy(
         StackSpec(
             name="ml-service-fleets",
-            template_path=_PROJECT / "fleets" / "template.yaml",
+            template_path=PROJECT / "fleets" / "template.yaml",
             parameters={
                 "VpcId": network.vpc_id,
                 "SubnetIds": network.subnet_id,
@@ -158,7 +157,7 @@ async def deploy_stage(aws: EmbeddedAws, stage: str, network: Network) -> Deploy
     return await aws.deploy(
         StackSpec(
             name=f"{stage}-ml-service",
-            template_path=_PROJECT / "template.yaml",
+            template_path=PROJECT / "template.yaml",
             parameters={
                 "Stage": stage,
                 "VpcId": network.vpc_id,

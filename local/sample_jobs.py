@@ -11,6 +11,7 @@ from typing import TypeAlias
 
 from local.backend import Backend
 from local.job_messages import make_message
+from local.project import WORKFLOWS
 from local.sample_media import make_audio, make_image, make_video
 from ml_service.adapters.workflow_files import load_graph
 from ml_service.domain.input_values import ValueInput
@@ -33,7 +34,6 @@ _MAKERS: Mapping[str, Callable[[Color], tuple[str, bytes]]] = {
     "audio": lambda color: ("mp3", make_audio(hertz=220.0 + color[0])),
 }
 
-_WORKFLOWS = Path(__file__).parent.parent / "workflows"
 _FAITHFUL_CLASSES = frozenset(
     {
         *("LoadImage", "LoadVideo", "LoadAudio", "EmptyImage", "EmptyAudio"),
@@ -145,7 +145,7 @@ def _read_classes(path: Path) -> frozenset[object]:
 
 def is_faithful(workflow: Workflow) -> bool:
     """Whether what goes into a workflow's graph can be seen in what comes out."""
-    path = _WORKFLOWS / workflow.fleet / f"{workflow.workflow}.json"
+    path = WORKFLOWS / workflow.fleet / f"{workflow.workflow}.json"
     return _read_classes(path) <= _FAITHFUL_CLASSES
 
 

@@ -13,6 +13,7 @@ from rich.console import Console
 from local.backend import Backend, read_reply
 from local.find_backend import Target, opened_backend
 from local.job_messages import UnknownInputError, make_message
+from local.project import WORKFLOWS
 from local.terminal import open_terminal
 from ml_service.adapters.workflow_files import load_catalog
 from ml_service.domain.errors import MlServiceError
@@ -26,7 +27,6 @@ from ml_service.domain.manifests import (
     Workflow,
 )
 
-_WORKFLOWS = Path(__file__).parent.parent / "workflows"
 _LOOK_SECONDS = 0.3
 
 
@@ -54,7 +54,7 @@ class SubmitOptions:
 
 def run_submit(target: Target, options: SubmitOptions) -> int:
     """Send a job and print its id; 0 if it was sent and, where waited for, succeeded."""
-    catalog = load_catalog(_WORKFLOWS)
+    catalog = load_catalog(WORKFLOWS)
     names = [workflow.workflow for workflow in catalog]
     if options.workflow not in names:
         raise InputValueError(

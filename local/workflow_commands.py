@@ -8,7 +8,7 @@ from typing import Annotated
 
 import typer
 
-WORKFLOWS = Path(__file__).parent.parent / "workflows"
+from local.project import WORKFLOWS
 
 app = typer.Typer(help="Look at workflows, check them, bring your own.", no_args_is_help=True)
 

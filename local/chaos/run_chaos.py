@@ -26,13 +26,13 @@ from local.load_test import (
     print_summary,
     show_progress,
 )
+from local.project import WORKFLOWS
 from local.start_local_mode import running_local_mode
 from local.terminal import open_terminal
 from ml_service.adapters.workflow_files import load_catalog
 from ml_service.domain.jobs import Job
 from ml_service.domain.prompts import make_prompt_id, make_warm_up_id
 
-_WORKFLOWS = Path(__file__).parents[2] / "workflows"
 _CHOSEN = ("sonic-audio", "flux-prompt", "photo-make-up-lips-thumbnails")
 """One of each fleet, so that all three are harmed, and none that costs this machine much."""
 _SENDING_SHARE = 0.9
@@ -116,7 +116,7 @@ def measure_chaos(backend: Backend, options: ChaosOptions, console: Console) -> 
         rate=options.jobs / (harm_seconds * _SENDING_SHARE),
         patience_seconds=_PATIENCE_SECONDS,
     )
-    catalog = load_catalog(_WORKFLOWS)
+    catalog = load_catalog(WORKFLOWS)
     workflows = [catalog.workflow(name) for name in _CHOSEN]
     with show_progress(console) as make_bar:
         run = LoadRun(
@@ -156,7 +156,7 @@ def _gather_evidence(watch: StageWatch, run: LoadRun, saboteur: Saboteur) -> Cha
     runs = _list_runs(watch)
     stage = watch.backend.ready["stage"]
     # A fleet without graphs of its own warms up with one of ours.
-    steps = range(max(1, len(list_warm_ups(_WORKFLOWS))))
+    steps = range(max(1, len(list_warm_ups(WORKFLOWS))))
     for key, step in itertools.product(watch.seen.values(), steps):
         runs.pop(make_warm_up_id(stage=stage, instance=key, step=step), None)
     jobs = [

@@ -20,7 +20,8 @@ from local.dashboard.draw_dashboard import DashboardData, draw_dashboard
 from local.dashboard.read_widgets import Span
 from local.list_alarms import list_alarms
 from local.local_deployment import LocalDeployment
-from local.local_mode import FLEETS, WORKFLOWS, LocalOptions, deploy_ml_service
+from local.local_mode import FLEETS, LocalOptions, deploy_ml_service
+from local.project import WORKFLOWS
 from local.sample_jobs import make_color, prepare_sample_job
 from ml_service.adapters.workflow_files import load_catalog
 

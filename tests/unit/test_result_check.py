@@ -46,7 +46,7 @@ def own_graphs(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
     """The project's workflows, in a folder of one's own."""
     folder = tmp_path / "workflows"
     shutil.copytree(PROJECT / "workflows", folder)
-    monkeypatch.setattr(sample_jobs, "_WORKFLOWS", folder)
+    monkeypatch.setattr(sample_jobs, "WORKFLOWS", folder)
     return folder
 
 

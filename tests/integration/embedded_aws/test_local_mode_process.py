@@ -20,7 +20,7 @@ import pytest
 
 from local.aws.clients import AwsClients
 from local.job_messages import make_message
-from local.local_mode import WORKFLOWS
+from local.project import WORKFLOWS
 from ml_service.adapters.workflow_files import load_catalog
 
 from .conftest import wait_for
