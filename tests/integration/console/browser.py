@@ -14,6 +14,7 @@ import requests
 _DRIVER: Final = shutil.which("chromedriver")
 IS_INSTALLED: Final = _DRIVER is not None and shutil.which("chromium") is not None
 _ELEMENT: Final = "element-6066-11e4-a52e-4f735466cecf"
+_STARTS: Final = 3
 _ARGUMENTS: Final = [
     "--headless",
     "--no-sandbox",
@@ -79,12 +80,10 @@ class Browser:
 @contextmanager
 def running_browser(profile: Path) -> Iterator[Browser]:
     """A browser with an empty profile in a folder; ended with the block."""
-    assert _DRIVER is not None
-    with subprocess.Popen(
-        [_DRIVER, "--port=0"], stdout=subprocess.PIPE, stderr=subprocess.DEVNULL, text=True
-    ) as driver:
+    driver, port = _start_driver()
+    with driver:
         try:
-            root = f"http://127.0.0.1:{_read_port(driver)}/session"
+            root = f"http://127.0.0.1:{port}/session"
             arguments = [*_ARGUMENTS, f"--user-data-dir={profile}"]
             options = {"goog:chromeOptions": {"args": arguments}, "timeouts": {"implicit": 5000}}
             answer = requests.post(
@@ -99,12 +98,21 @@ def running_browser(profile: Path) -> Iterator[Browser]:
             driver.terminate()
 
 
-def _read_port(driver: "subprocess.Popen[str]") -> int:
-    assert driver.stdout is not None
-    for line in driver.stdout:
-        if "started successfully on port" in line:
-            return int(line.split()[-1].rstrip("."))
-    raise AssertionError("chromedriver ended at once")
+def _start_driver() -> "tuple[subprocess.Popen[str], int]":
+    """A driver and its port; once in a while one ends at once on a busy machine."""
+    assert _DRIVER is not None
+    said: list[str] = []
+    for _ in range(_STARTS):
+        driver = subprocess.Popen(
+            [_DRIVER, "--port=0"], stdout=subprocess.PIPE, stderr=subprocess.DEVNULL, text=True
+        )
+        assert driver.stdout is not None
+        for line in driver.stdout:
+            said.append(line)
+            if "started successfully on port" in line:
+                return driver, int(line.split()[-1].rstrip("."))
+        driver.wait()
+    raise AssertionError(f"chromedriver ended at once: {''.join(said)}")
 
 
 def _value(answer: requests.Response) -> Any:
