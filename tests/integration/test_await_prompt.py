@@ -133,15 +133,20 @@ def test_a_zombie_is_known_by_its_prompt_that_never_ends(server: RunningSimulato
     assert not bench.comfyui.find(waiting).is_queued
 
 
-def test_a_zombie_is_known_by_prompts_that_wait_while_none_runs(server: RunningSimulator):
-    bench = Bench(server, poll_seconds=0.2, stall_limits=StallLimits(running=60, idle=0.6))
-    bench.submit()
-    # Two prompts of one number and one id cannot be compared: that kills ComfyUI's worker thread
-    # when it takes the one before them.
-    twins = [{"prompt_id": make_prompt_id(), "number": 0}] * 2
-    for body in ({"number": -1}, *twins):
-        requests.post(f"{server.url}/prompt", json=body | {"prompt": make_picture()}, timeout=5)
-    prompt_id = bench.submit()
-    awaited = bench.await_prompt(prompt_id)
-    assert (awaited.status, awaited.stall) == (AwaitStatus.LOST, Stall.IDLE)
-    assert not bench.comfyui.find(prompt_id).is_queued
+@pytest.mark.parametrize("profile", PROFILES)
+def test_a_zombie_is_known_by_prompts_that_wait_while_none_runs(profile: str, tmp_path: Path):
+    with running_simulator(tmp_path, prompt_seconds=60, profile=profile) as server:
+        bench = Bench(server, poll_seconds=0.2, stall_limits=StallLimits(running=60, idle=0.6))
+        running = bench.submit()
+        wait_until_running(bench.comfyui, running)
+        # Two prompts of one number and one id cannot be compared: that kills ComfyUI's worker
+        # thread when it takes the one before them, here as soon as the running one is cancelled.
+        twins = [{"prompt_id": make_prompt_id(), "number": 0}] * 2
+        for body in ({"number": -1}, *twins):
+            prompt = body | {"prompt": make_picture()}
+            requests.post(f"{server.url}/prompt", json=prompt, timeout=5).raise_for_status()
+        prompt_id = bench.submit()
+        assert bench.comfyui.cancel(running, seconds=10)
+        awaited = bench.await_prompt(prompt_id)
+        assert (awaited.status, awaited.stall) == (AwaitStatus.LOST, Stall.IDLE)
+        assert not bench.comfyui.find(prompt_id).is_queued

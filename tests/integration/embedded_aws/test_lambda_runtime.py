@@ -281,14 +281,17 @@ def test_a_destination_is_told_of_an_asynchronous_call_that_succeeded(functions:
 
 
 def test_a_warm_function_has_its_process_before_the_first_call(functions: Functions) -> None:
-    async def use(runtime: LambdaRuntime) -> float:
+    async def use(runtime: LambdaRuntime) -> str:
         runtime.warm_up()
-        await asyncio.sleep(1.5)
-        began = time.monotonic()
-        await runtime.invoke("misbehave", b"{}", "first")
-        return time.monotonic() - began
+        await asyncio.to_thread(wait_for, lambda: "loaded" in functions.log())
+        result = await runtime.invoke("misbehave", b'{"do": "process"}', "first")
+        return result.payload.decode()
 
-    assert functions.run(use) < 0.1
+    (functions.folder / "misbehave.log").touch()
+    process_id = functions.run(use)
+    assert [line for line in functions.log().splitlines() if "loaded" in line] == [
+        f"loaded by process {process_id}"
+    ]
 
 
 def test_an_unknown_function_is_an_error_for_both_kinds_of_calls(functions: Functions) -> None:

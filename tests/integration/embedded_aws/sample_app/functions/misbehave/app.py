@@ -6,6 +6,9 @@ import subprocess
 import sys
 import time
 
+sys.stdout.write(f"loaded by process {os.getpid()}\n")
+sys.stdout.flush()
+
 
 class OddError(Exception):
     """When the event asks for an error."""
@@ -32,6 +35,8 @@ def handler(event, context):
             return {"value": object()}
         case "large":
             return "x" * (7 * 1024 * 1024)
+        case "process":
+            return os.getpid()
         case "environment":
             return dict(os.environ)
         case "context":
