@@ -11,11 +11,12 @@ from pathlib import Path
 
 from samtranslator.model.exceptions import InvalidDocumentException
 
+from local.aws.read_template import read_template
 from local.check_workflows import check_workflows
 from scripts.check_security import audit_dependencies, find_template_faults
 from scripts.check_state_machine import find_definition_faults
 from scripts.lint_template import lint_plain, lint_transformed
-from scripts.transform_template import read_template, transform_template
+from scripts.transform_template import transform_template
 
 ROOT = Path(__file__).parents[1]
 TEMPLATE = ROOT / "template.yaml"

@@ -20,11 +20,11 @@ import yaml
 
 from local.aws.count_calls import CALLS_PATH
 from local.aws.gateway import USAGE_PATH
+from local.aws.read_template import read_template
 from local.backend import Backend
 from local.load_test import LoadOptions, choose_workflows, measure_load
 from local.start_local_mode import running_local_mode
 from local.terminal import open_terminal
-from scripts.transform_template import read_template
 
 ROOT = Path(__file__).parents[1]
 COUNTS = ROOT / "costs" / "counts.yaml"

@@ -20,9 +20,10 @@ from typing import Any
 import boto3
 import requests
 
+from local.aws.read_template import read_template
 from local.backend import choose_client_options
 from scripts.build_application import ROOT, SAM, TEMPLATE, BuildError, build_application
-from scripts.transform_template import read_template, transform_template
+from scripts.transform_template import transform_template
 
 MINISTACK = ROOT / ".venv-ministack" / "bin" / "ministack"
 FLEETS_TEMPLATE = ROOT / "fleets" / "template.yaml"

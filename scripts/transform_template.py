@@ -7,7 +7,8 @@ from typing import Any
 from unittest.mock import patch
 
 from samtranslator.translator.transform import transform
-from samtranslator.yaml_helper import yaml_parse
+
+from local.aws.read_template import read_template
 
 # The transform wants S3 addresses where a template before `sam package` has folders.
 _PACKAGED = "s3://bucket/key"
@@ -22,12 +23,6 @@ class _NoManagedPolicies:
 
     def load(self) -> dict[str, str]:
         return {}
-
-
-def read_template(path: Path) -> dict[str, Any]:
-    """A template as it is written, its short forms (!Ref, !Sub) spelled out."""
-    template: dict[str, Any] = yaml_parse(path.read_text())
-    return template
 
 
 def transform_template(path: Path, *, region: str = "us-east-1") -> dict[str, Any]:

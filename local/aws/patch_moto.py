@@ -18,6 +18,7 @@ import requests
 from botocore.config import Config
 from botocore.session import Session
 from moto.autoscaling.models import AutoScalingBackend, FakeAutoScalingGroup
+from moto.cloudformation.models import Stack
 from moto.core import responses as core_responses
 from moto.dynamodb.models import DynamoDBBackend
 from moto.ec2.models import instances as ec2_instances
@@ -88,6 +89,20 @@ def reuse_parsed_definitions() -> None:
     AmazonStateLanguageParser.parse = staticmethod(  # type: ignore[method-assign]
         lru_cache(maxsize=64)(AmazonStateLanguageParser.parse)
     )
+
+
+def read_json_templates_as_json() -> None:
+    """Parse a stack's template as JSON if it is that; as YAML ours takes a quarter of a second."""
+    parse = Stack.parse_template
+
+    def parse_template(template: str) -> dict[str, Any]:
+        try:
+            content: dict[str, Any] = json.loads(template)
+        except ValueError:
+            content = parse(template)
+        return content
+
+    Stack.parse_template = staticmethod(parse_template)  # type: ignore[method-assign]
 
 
 def scale_waits(clock: VirtualClock) -> None:

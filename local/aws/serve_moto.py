@@ -32,6 +32,7 @@ def main() -> None:
 
     patch_moto.reuse_task_clients(options["gateway"])
     patch_moto.reuse_parsed_definitions()
+    patch_moto.read_json_templates_as_json()
     clock = VirtualClock(**options["clock"])
     patch_moto.scale_waits(clock)
     patch_moto.launch_in_virtual_time(clock)

@@ -120,12 +120,17 @@ def plan_stack(
 
     Raises TemplateError.
     """
-    from samtranslator.yaml_helper import yaml_parse
+    from yaml import YAMLError
+
+    from local.aws.read_template import read_template
 
     try:
-        source = yaml_parse(template_path.read_text(encoding="utf-8"))
+        source = read_template(template_path)
     except OSError as error:
         raise TemplateError(f"cannot read {template_path}: {error.strerror}") from error
+    except YAMLError as error:
+        reason = " ".join(str(error).split())
+        raise TemplateError(f"{template_path} is not valid YAML: {reason}") from error
     folder = template_path.parent
     folders, machines = _take_local_files(source, folder)
     template = _transform(source, parameters, region)

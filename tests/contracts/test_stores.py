@@ -16,6 +16,7 @@ from moto import mock_aws
 from moto.backends import get_backend
 
 from local.aws.patch_moto import keep_conditions_true
+from local.aws.read_template import read_template
 from ml_service.adapters.dynamodb import DynamoDBFleetStore, DynamoDBJobStore
 from ml_service.adapters.sqs import SqsDeadLetterQueue, SqsJobQueue, SqsRefusedMessages
 from ml_service.adapters.stepfunctions import StepFunctionsJobRunner
@@ -39,7 +40,6 @@ from ml_service.ports import (
     JobStore,
     QueuedMessage,
 )
-from scripts.transform_template import read_template
 from tests.fakes import (
     NOON,
     InMemoryDeadLetterQueue,

@@ -7,7 +7,8 @@ from typing import Any
 
 import pytest
 
-from scripts.transform_template import read_template, transform_template
+from local.aws.read_template import read_template
+from scripts.transform_template import transform_template
 from tests.static.deploy_template import Deployment, deploy_template
 
 ROOT = Path(__file__).parents[2]

@@ -7,6 +7,7 @@ from typing import Any
 
 import pytest
 
+from local.aws.read_template import read_template
 from scripts.emulate_deployment import (
     UNKNOWN_TYPES,
     find_faults,
@@ -14,7 +15,6 @@ from scripts.emulate_deployment import (
     list_expected,
     write_known,
 )
-from scripts.transform_template import read_template
 
 EXPECTED = {"InputQueue": "AWS::SQS::Queue", "CommonLayer": "AWS::Lambda::LayerVersion"}
 

@@ -6,7 +6,7 @@ from typing import Any
 
 import pytest
 
-from scripts.transform_template import read_template
+from local.aws.read_template import read_template
 
 
 @pytest.fixture(scope="module")

@@ -3,7 +3,6 @@
 import io
 import re
 import time
-from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
@@ -14,7 +13,6 @@ from local.backend import Backend
 from local.find_backend import Target
 from local.list_alarms import run_alarms
 from local.sample_media import make_image, make_video
-from local.start_local_mode import running_local_mode
 from ml_service.domain.fleets import GroupMember
 from tests.integration.console.browser import IS_INSTALLED, running_browser
 
@@ -57,10 +55,8 @@ class Site:
 
 
 @pytest.fixture(scope="module")
-def site(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Site]:
-    folder = tmp_path_factory.mktemp("local-mode")
-    with running_local_mode(folder, "--prompt-seconds", "0") as backend:
-        yield Site(backend)
+def site(backend: Backend) -> Site:
+    return Site(backend)
 
 
 def read_pixel(picture: bytes) -> tuple[int, ...]:

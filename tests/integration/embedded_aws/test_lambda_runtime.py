@@ -91,6 +91,7 @@ def test_a_handler_gets_the_event_and_the_context(functions: Functions) -> None:
     answer = json.loads(result.payload)
     assert not result.failed
     assert 0 < answer.pop("remaining_ms") <= 20_000
+    assert answer.pop("process_id") != os.getpid()
     assert answer == {
         "request_id": "id-1",
         "arn": MISBEHAVE.arn,
@@ -281,11 +282,11 @@ def test_a_destination_is_told_of_an_asynchronous_call_that_succeeded(functions:
 
 
 def test_a_warm_function_has_its_process_before_the_first_call(functions: Functions) -> None:
-    async def use(runtime: LambdaRuntime) -> str:
+    async def use(runtime: LambdaRuntime) -> int:
         runtime.warm_up()
         await asyncio.to_thread(wait_for, lambda: "loaded" in functions.log())
-        result = await runtime.invoke("misbehave", b'{"do": "process"}', "first")
-        return result.payload.decode()
+        result = await runtime.invoke("misbehave", b'{"do": "context"}', "first")
+        return int(json.loads(result.payload)["process_id"])
 
     (functions.folder / "misbehave.log").touch()
     process_id = functions.run(use)

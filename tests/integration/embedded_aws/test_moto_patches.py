@@ -29,6 +29,9 @@ def patched() -> dict[str, Any]:
         from local.aws import patch_moto
         patch_moto.reuse_task_clients("http://127.0.0.1:1")
         patch_moto.reuse_parsed_definitions()
+        patch_moto.read_json_templates_as_json()
+        from moto.cloudformation.models import Stack
+        templates = [Stack.parse_template(text) for text in ('{"a": 1e3}', "a: !Ref b")]
         first = lambda_eval_utils.boto_client_for(region="us-east-1", service="lambda")
         second = lambda_eval_utils.boto_client_for(
             region="us-east-1", service="lambda", state_credentials=None
@@ -70,6 +73,7 @@ def patched() -> dict[str, Any]:
             "one client": first is second,
             "endpoint": first.meta.endpoint_url,
             "all tasks": sqs_task.boto_client_for is lambda_eval_utils.boto_client_for,
+            "templates": templates,
             "one parse": parse(definition) is parse(definition),
             "one list of actions": names(SQSBackend) is names(SQSBackend),
             "services": [services, hosts.cache_info().hits],
@@ -91,6 +95,11 @@ def test_all_tasks_share_one_client_per_service(patched: dict[str, Any]) -> None
     assert patched["one client"]
     assert patched["all tasks"]
     assert patched["endpoint"] == "http://127.0.0.1:1"
+
+
+def test_a_template_is_read_as_json_where_it_is(patched: dict[str, Any]) -> None:
+    """1e3 is a number in JSON and a text in YAML."""
+    assert patched["templates"] == [{"a": 1000.0}, {"a": {"Ref": "b"}}]
 
 
 def test_a_definition_is_parsed_once(patched: dict[str, Any]) -> None:

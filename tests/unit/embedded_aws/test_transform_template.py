@@ -148,6 +148,13 @@ def test_a_template_that_is_not_there_is_named(tmp_path: Path) -> None:
         plan_stack(tmp_path / "no-such.yaml", {}, "us-east-1", KNOWN)
 
 
+def test_a_template_that_is_not_yaml_is_named_with_the_place(tmp_path: Path) -> None:
+    path = tmp_path / "template.yaml"
+    path.write_text("Resources: {")
+    with pytest.raises(TemplateError, match=r"template\.yaml is not valid YAML.*line 1"):
+        plan_stack(path, {}, "us-east-1", KNOWN)
+
+
 def test_a_definition_is_filled_completely_or_not_at_all() -> None:
     assert fill_definition('"${A}-${B}"', {"A": "1", "B": "2"}) == '"1-2"'
     with pytest.raises(TemplateError, match=r"\$\{B\}"):

@@ -35,8 +35,6 @@ def handler(event, context):
             return {"value": object()}
         case "large":
             return "x" * (7 * 1024 * 1024)
-        case "process":
-            return os.getpid()
         case "environment":
             return dict(os.environ)
         case "context":
@@ -47,5 +45,6 @@ def handler(event, context):
                 "memory": context.memory_limit_in_mb,
                 "remaining_ms": context.get_remaining_time_in_millis(),
                 "decimal": decimal.Decimal("1.5"),
+                "process_id": os.getpid(),
             }
     return event
