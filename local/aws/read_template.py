@@ -19,6 +19,6 @@ _TemplateLoader.add_multi_constructor("!", intrinsics_multi_constructor)
 
 def read_template(path: Path) -> dict[str, Any]:
     """A template with its short forms (!Ref, !Sub) spelled out; raises OSError and YAMLError."""
-    text = path.read_text(encoding="utf-8")
-    template: dict[str, Any] = yaml.load(text, Loader=_TemplateLoader)  # noqa: S506  (a safe one)
+    with path.open("rb") as file:
+        template: dict[str, Any] = yaml.load(file, Loader=_TemplateLoader)  # noqa: S506  (a safe one)
     return template

@@ -130,7 +130,7 @@ def plan_stack(
         raise TemplateError(f"cannot read {template_path}: {error.strerror}") from error
     except YAMLError as error:
         reason = " ".join(str(error).split())
-        raise TemplateError(f"{template_path} is not valid YAML: {reason}") from error
+        raise TemplateError(f"not valid YAML: {reason}") from error
     folder = template_path.parent
     folders, machines = _take_local_files(source, folder)
     template = _transform(source, parameters, region)
