@@ -26,7 +26,7 @@ from ml_service.adapters.workflow_files import load_catalog
 from .conftest import wait_for
 
 pytestmark = [
-    pytest.mark.timeout(90),
+    pytest.mark.timeout(240),
     pytest.mark.skipif(sys.platform != "linux", reason="looks for processes in /proc"),
 ]
 
@@ -40,7 +40,7 @@ RUN = textwrap.dedent(
     sys.exit(run_local(options))
     """
 )
-START_SECONDS = 40
+START_SECONDS = 80
 MEMBERS = {
     "endpoint",
     "region",
