@@ -250,6 +250,7 @@ def test_live_portrait_asks_for_what_its_modes_need():
     assert "SourceVideoS3Key" in refusal(name, **{mode: 2, "SourceVideoS3Key": None})
     with pytest.raises(RefusedMessageError, match="mp3"):
         resolve(name, **{mode: 1, "SourceAudioS3Key": "a.mp4"})
+    assert len(resolve(name, **{mode: 2, "SourceAudioS3Key": "a.mp4"}).media) == 3
     values = resolve(name, **{mode: 3, "SourceAudioS3Key": None, "SourceVideoS3Key": ""}).values
     assert values["sourceAudio"] == "example-10-minutes-of-silence.mp3"
     assert values["sourceVideo"] == "example-video.mp4"

@@ -10,6 +10,7 @@ from pydantic import BaseModel, ConfigDict
 from ml_service.domain.errors import RefusalCode, RefusedMessageError
 from ml_service.domain.input_values import Value, is_encodable, read_value, refuse_value
 from ml_service.domain.manifests import (
+    EXTENSIONS,
     MAX_PIXELS,
     MAX_SEED,
     SEED,
@@ -17,6 +18,7 @@ from ml_service.domain.manifests import (
     IntegerInput,
     MediaInput,
     NumberInput,
+    When,
     Workflow,
 )
 
@@ -112,15 +114,18 @@ def _resolve(
     unique: str,
     seed: int | None,
 ) -> JobInputs:
-    keys = {name: _read_key(sent[name], media) for name, media in workflow.media_inputs()}
-    main_key = keys.get(workflow.main_input or "")
-    output_prefix = _make_prefix(stem, main_key, unique)
-
     values: dict[str, Value] = {
         name: read_value(declared, sent[name].value, label=sent[name].label)
         for name, declared in workflow.inputs.items()
         if not isinstance(declared, MediaInput)
     }
+    keys = {
+        name: _read_key(sent[name], media, _list_extensions(media, values))
+        for name, media in workflow.media_inputs()
+    }
+    main_key = keys.get(workflow.main_input or "")
+    output_prefix = _make_prefix(stem, main_key, unique)
+
     sources = []
     for name, media in workflow.media_inputs():
         key = keys[name]
@@ -232,16 +237,24 @@ def _read_group_id(payload: Mapping[str, object]) -> int:
 def _is_required(media: MediaInput, values: Mapping[str, Value]) -> bool:
     if media.absent_name is None:
         return True
-    when = media.required_when
-    return when is not None and values[when.input] == when.equals
+    return media.required_when is not None and _holds(media.required_when, values)
 
 
-def _read_key(sent: _Sent, declared: MediaInput) -> str | None:
+def _list_extensions(media: MediaInput, values: Mapping[str, Value]) -> frozenset[str]:
+    if media.required_when is None or _holds(media.required_when, values):
+        return media.extensions
+    return EXTENSIONS
+
+
+def _holds(when: When, values: Mapping[str, Value]) -> bool:
+    return values[when.input] == when.equals
+
+
+def _read_key(sent: _Sent, declared: MediaInput, extensions: frozenset[str]) -> str | None:
     """The key of an input file, None if the message has none."""
     value, label = sent.value, sent.label
     if value is None or (isinstance(value, str) and not value.strip()):
         return None
-    extensions = declared.extensions
     if not isinstance(value, str):
         raise refuse_value(label, "is not an S3 key that can be used")
     value = _complete_key(value, declared)

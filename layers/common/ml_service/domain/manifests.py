@@ -85,7 +85,8 @@ class MediaInput(_Input):
     required_when: When | None = None
     """Makes a file with an absent_name required."""
     extensions: frozenset[Extension] = EXTENSIONS
-    """The extensions that are accepted, in any case."""
+    """The extensions that are accepted, in any case. Where a required_when does not hold, the graph
+    makes no use of the file, and it may have any that the service knows."""
     max_bytes: int | None = Field(default=None, gt=0)
     """The largest file that is accepted, below the service's own limit of 500 MB."""
     max_pixels: int = Field(default=MAX_PIXELS, gt=0)
