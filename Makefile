@@ -35,12 +35,11 @@ demo: setup ## Run one job of every subject through the whole system, on this ma
 local: setup ## Start local mode on port 4566
 	@$(BIN)/ml-service local
 
-# tests/conftest.py groups them by file and by what they share. In the order of their names, the long
-# ones come first, and the workers end together. Three for two cores: the tests of whole stages wait
-# for a quarter of their time.
+# In the order of their names, the files with long tests come first, and the workers end together.
+# Three of them for two cores: the tests of whole stages wait for a quarter of their time.
 .PHONY: test
 test: setup ## Run every test
-	$(BIN)/python -m pytest -q -n 3 --dist loadgroup --no-loadscope-reorder
+	$(BIN)/python -m pytest -q -n 3 --dist loadfile --no-loadscope-reorder
 
 .PHONY: bench
 bench: setup ## Measure throughput and latency of the system itself

@@ -8,8 +8,10 @@ go unproven because a reference graph was changed.
 import os
 from collections.abc import Iterator, Sequence
 from pathlib import Path
+from typing import Any
 
 import pytest
+from xdist.scheduler import LoadFileScheduling
 
 from local.backend import Backend
 from local.graph_folder import list_warm_ups
@@ -18,8 +20,18 @@ from local.sample_jobs import is_faithful
 from local.start_local_mode import running_local_mode
 from tests.makers import CATALOG
 
-# They take ten seconds of a core to start: one process runs all tests that use the same.
-_SHARED_FIXTURES = ("backend", "sample")
+# Fixtures that take up to ten seconds of a core to start, and the files that use them.
+_SHARED = {
+    "backend": {
+        "tests/e2e/test_backend_contract.py",
+        "tests/e2e/test_commands.py",
+        "tests/integration/console/test_pages.py",
+    },
+    "sample": {
+        "tests/integration/embedded_aws/test_moto_patches.py",
+        "tests/integration/embedded_aws/test_sample_app.py",
+    },
+}
 
 
 @pytest.fixture(scope="session")
@@ -30,20 +42,20 @@ def backend(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Backend]:
         yield backend
 
 
+@pytest.hookimpl(optionalhook=True)
+def pytest_xdist_make_scheduler(config: pytest.Config, log: Any) -> LoadFileScheduling:
+    """Give each process whole files, and to one all files that share what is slow to start."""
+    return _SharedFixtureScheduling(config, log)
+
+
+class _SharedFixtureScheduling(LoadFileScheduling):
+    def _split_scope(self, nodeid: str) -> str:
+        file = super()._split_scope(nodeid)
+        return next((name for name, files in _SHARED.items() if file in files), file)
+
+
 def pytest_collection_modifyitems(items: Sequence[pytest.Item]) -> None:
-    """Say what is skipped and why, and which tests have to run in one process."""
-    _skip_what_other_graphs_replaced(items)
-    shared = {
-        item.path: fixture
-        for item in items
-        for fixture in _SHARED_FIXTURES
-        if fixture in getattr(item, "fixturenames", ())
-    }
-    for item in items:
-        item.add_marker(pytest.mark.xdist_group(shared.get(item.path, str(item.path))))
-
-
-def _skip_what_other_graphs_replaced(items: Sequence[pytest.Item]) -> None:
+    """Skip what other graphs replaced, with the reason."""
     own = [workflow.workflow for workflow in CATALOG if not is_faithful(workflow)]
     own += [path.stem for path in list_warm_ups(WORKFLOWS)]
     if not own:
