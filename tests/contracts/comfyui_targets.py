@@ -7,6 +7,7 @@ from collections.abc import Callable
 from dataclasses import dataclass
 from typing import Any
 
+from local.comfyui.simulator import RunningSimulator
 from ml_service.adapters.comfyui import HttpComfyUI, HttpComfyUIConnector, Timeouts
 from ml_service.domain.prompts import Prompt, PromptState
 from ml_service.domain.results import OutputFile
@@ -88,6 +89,15 @@ def wait_until_running(comfyui: HttpComfyUI, prompt_id: str) -> None:
             return
         time.sleep(0.01)
     raise AssertionError("the prompt did not start")
+
+
+def wait_until_struck(server: RunningSimulator) -> None:
+    """Until a fault has: an interrupt that comes before ends a prompt that runs already."""
+    for _ in range(500):
+        if any(fault["strikes"] for fault in server.faults):
+            return
+        time.sleep(0.01)
+    raise AssertionError("the fault did not strike")
 
 
 def read_output(comfyui: HttpComfyUI, file: OutputFile) -> bytes:

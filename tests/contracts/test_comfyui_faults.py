@@ -45,6 +45,7 @@ from tests.contracts.comfyui_targets import (
     read_output,
     wait_for,
     wait_until_running,
+    wait_until_struck,
 )
 from tests.contracts.scripted_comfyui import ScriptedComfyUI, serving
 
@@ -168,7 +169,7 @@ def test_a_node_that_hangs_cannot_be_cancelled_and_that_is_told(server: RunningS
     comfyui, prompt_id = connect(server), make_prompt_id()
     server.add_fault("hang")
     comfyui.submit(prompt_id, make_picture())
-    wait_until_running(comfyui, prompt_id)
+    wait_until_struck(server)
     started = time.monotonic()
     assert not comfyui.cancel(prompt_id, seconds=0.5)
     assert time.monotonic() - started < 5

@@ -1,4 +1,4 @@
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from datetime import timedelta
 
 import pytest
@@ -201,6 +201,26 @@ def test_an_empty_registry_is_filled_first_and_what_is_there_takes_jobs_once_it_
     ((fleet, key),) = w.warmer.asked
     w.store.end_warm_up(fleet, key, at=NOON)
     assert w.admit().job_ids == [JOB_ID]
+
+
+@pytest.mark.parametrize(
+    ("seconds", "jobs", "admitted"),
+    [
+        (6, [], [JOB_ID]),
+        # Read a moment ago, it is busy still.
+        (5, [], []),
+        # Jobs of our own end with a kick: nothing is asked.
+        (6, ["job-1"], []),
+    ],
+)
+def test_prompts_of_others_that_have_ended_meanwhile_keep_no_job_waiting(
+    seconds: int, jobs: list[str], admitted: list[str]
+):
+    known = make_instance("z", reading=1, jobs=frozenset(jobs))
+    w = world(replace(known, key=GROUP.members[0].key, address="10.0.0.26"))
+    w.put(JOB_ID)
+    w.clock.sleep(seconds)
+    assert w.admit(slots=1).job_ids == admitted
 
 
 def test_an_instance_that_comes_while_admission_waits_for_messages_is_used():

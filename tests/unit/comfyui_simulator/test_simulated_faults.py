@@ -16,6 +16,7 @@ from local.comfyui.faults import Fault, FaultBoard, FaultError, FaultKind, Occas
 from local.comfyui.simulated_server import ComfyUiSimulator
 from local.comfyui.simulator import RunningSimulator, running_simulator
 from local.local_mode import LocalOptions, choose_settings
+from tests.contracts.comfyui_targets import wait_until_struck
 from tests.unit.comfyui_simulator.simulator_client import SimulatorClient, picture_graph
 
 FAULTS = "/_simulator/faults"
@@ -214,7 +215,7 @@ def test_a_hung_prompt_is_deaf_to_interrupts_until_the_server_restarts(
 ) -> None:
     server.add_fault("hang")
     prompt_id = client.submit(picture_graph())
-    client.await_running(prompt_id)
+    wait_until_struck(server)
     for _ in range(3):
         client.post("/interrupt", {"prompt_id": prompt_id})
         time.sleep(0.2)

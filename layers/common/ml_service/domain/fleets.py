@@ -12,7 +12,8 @@ from ml_service.domain.warm_ups import WARM_UP_LIFETIME
 
 REGISTRY_MAX_AGE = timedelta(seconds=90)
 """Older than one minute tick and a half: admission then asks for itself."""
-
+BUSY_MAX_AGE = timedelta(seconds=5)
+"""So long an instance that was full of others' prompts is believed to be: these end unseen."""
 
 ADMISSION_LIFETIME = timedelta(seconds=60)
 """An admission that began longer ago than this has died, and another may begin."""
@@ -224,3 +225,17 @@ def choose_victims(instances: Iterable[Instance], count: int) -> list[Instance]:
 def is_registry_stale(instances: Sequence[Instance], now: datetime) -> bool:
     """Whether the fleet table has no instance, or one not asked for too long."""
     return not instances or min(i.read_at for i in instances) < now - REGISTRY_MAX_AGE
+
+
+def is_any_busy_stale(instances: Iterable[Instance], now: datetime, *, slots: int) -> bool:
+    """Whether others' prompts filled an instance, which would have room but for them, a while ago.
+
+    They may be another stage's, a person's, or a warm-up.
+    """
+    return any(
+        i.is_ready
+        and len(i.jobs) < slots
+        and i.free_slots(slots) == 0
+        and i.read_at < now - BUSY_MAX_AGE
+        for i in instances
+    )
