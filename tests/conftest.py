@@ -1,4 +1,4 @@
-"""What tests of several folders share: local mode, and rules about which tests run, and where.
+"""Rules for all tests: which of them run, and which together.
 
 Tests about the reference graphs are skipped where graphs of one's own took their place. Where
 REFERENCE_GRAPHS=required, as in the project's own CI, that is an error: nothing that they prove may
@@ -6,40 +6,25 @@ go unproven because a reference graph was changed.
 """
 
 import os
-from collections.abc import Iterator, Sequence
-from pathlib import Path
+from collections.abc import Sequence
 from typing import Any
 
 import pytest
 from xdist.scheduler import LoadFileScheduling
 
-from local.backend import Backend
 from local.graph_folder import list_warm_ups
 from local.project import WORKFLOWS
 from local.sample_jobs import is_faithful
-from local.start_local_mode import running_local_mode
 from tests.makers import CATALOG
 
 # Fixtures that take up to ten seconds of a core to start, and the files that use them.
 _SHARED = {
-    "backend": {
-        "tests/e2e/test_backend_contract.py",
-        "tests/e2e/test_commands.py",
-        "tests/integration/console/test_pages.py",
-    },
+    "backend": {"tests/e2e/test_backend_contract.py", "tests/e2e/test_commands.py"},
     "sample": {
         "tests/integration/embedded_aws/test_moto_patches.py",
         "tests/integration/embedded_aws/test_sample_app.py",
     },
 }
-
-
-@pytest.fixture(scope="session")
-def backend(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Backend]:
-    """Local mode as a user starts it, once for all tests of a process."""
-    directory: Path = tmp_path_factory.mktemp("local-mode")
-    with running_local_mode(directory, "--prompt-seconds", "0") as backend:
-        yield backend
 
 
 @pytest.hookimpl(optionalhook=True)
