@@ -55,9 +55,27 @@ def test_free_slots_are_what_the_larger_of_slots_and_reading_leaves():
 
 def test_the_registry_is_stale_when_empty_or_older_than_90_seconds():
     now = NOON + timedelta(seconds=90)
-    assert is_registry_stale([], now)
-    assert not is_registry_stale([make_instance()], now)
-    assert is_registry_stale([make_instance(), make_instance("b")], now + timedelta(seconds=1))
+    assert is_registry_stale([], now, slots=1)
+    assert not is_registry_stale([make_instance()], now, slots=1)
+    two = [make_instance(), make_instance("b")]
+    assert is_registry_stale(two, now + timedelta(seconds=1), slots=1)
+
+
+@pytest.mark.parametrize(
+    ("changes", "seconds", "is_stale"),
+    [
+        ({"reading": 2}, 6, True),
+        ({"reading": 2}, 5, False),
+        ({"reading": 2, "jobs": frozenset("xy")}, 6, False),
+        ({"reading": 1}, 6, False),
+        ({"reading": None}, 6, False),
+    ],
+)
+def test_an_instance_that_others_filled_is_asked_sooner(changes, seconds, is_stale):
+    now = NOON + timedelta(seconds=seconds)
+    assert is_registry_stale([make_instance(**changes)], now, slots=2) is is_stale
+    # Not while there is room elsewhere.
+    assert not is_registry_stale([make_instance(**changes), make_instance("b")], now, slots=2)
 
 
 def test_an_instance_back_from_the_warm_pool_is_a_new_one():

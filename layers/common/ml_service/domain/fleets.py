@@ -222,20 +222,14 @@ def choose_victims(instances: Iterable[Instance], count: int) -> list[Instance]:
     )[:count]
 
 
-def is_registry_stale(instances: Sequence[Instance], now: datetime) -> bool:
-    """Whether the fleet table has no instance, or one not asked for too long."""
-    return not instances or min(i.read_at for i in instances) < now - REGISTRY_MAX_AGE
+def is_registry_stale(instances: Sequence[Instance], now: datetime, *, slots: int) -> bool:
+    """Whether the fleet table has no instance, or one not asked for too long.
 
-
-def is_any_busy_stale(instances: Iterable[Instance], now: datetime, *, slots: int) -> bool:
-    """Whether others' prompts filled an instance, which would have room but for them, a while ago.
-
-    They may be another stage's, a person's, or a warm-up.
+    Where no slot is free, an instance that would have one but for the prompts of others (another
+    stage's, a person's, a warm-up's) is asked sooner.
     """
-    return any(
-        i.is_ready
-        and len(i.jobs) < slots
-        and i.free_slots(slots) == 0
-        and i.read_at < now - BUSY_MAX_AGE
-        for i in instances
+    if not instances or min(i.read_at for i in instances) < now - REGISTRY_MAX_AGE:
+        return True
+    return not count_free_slots(instances, slots=slots) and any(
+        i.is_ready and len(i.jobs) < slots and i.read_at < now - BUSY_MAX_AGE for i in instances
     )

@@ -10,7 +10,6 @@ from ml_service.domain.fleets import (
     Fleet,
     Instance,
     count_free_slots,
-    is_any_busy_stale,
     is_registry_stale,
     rank_instances,
 )
@@ -119,13 +118,11 @@ class AdmitJobs:
         """Admit batch after batch; False if the time was up first."""
         fleet = self.fleets[name]
         now = self.clock.now()
-        if is_registry_stale(self.store.list_instances(name), now):
+        known = self.store.list_instances(name)
+        if is_registry_stale(known, now, slots=fleet.slots_per_instance):
             self.registry.refresh(name, fleet, now=now)
         round_ = _Round(self, name, fleet.slots_per_instance, job_ids=report.job_ids)
         round_.look()
-        if round_.may_have_more():
-            self.registry.refresh(name, fleet, now=now)
-            round_.look()
         report.ready_instances = sum(i.is_ready for i in round_.instances.values())
         report.free_slots = round_.count_free_slots()
         queue = self.task_queues[name]
@@ -170,13 +167,6 @@ class _Round:
     def count_free_slots(self) -> int:
         free = count_free_slots(self.instances.values(), slots=self.slots)
         return max(0, free - self.reserved)
-
-    def may_have_more(self) -> bool:
-        """Whether nothing is free, and that by readings which may be out of date."""
-        now = self.parts.clock.now()
-        return not self.count_free_slots() and is_any_busy_stale(
-            self.instances.values(), now, slots=self.slots
-        )
 
     def admit(self, message: QueuedMessage) -> AdmissionStatus:
         if self.is_throttled:
